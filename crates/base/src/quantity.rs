@@ -1,0 +1,4 @@
+//! Kubernetes quantities.
+/// A quantity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quantity;
