@@ -1,1 +1,48 @@
-fn main() {}
+//! The chores behind the Makefile: `cargo xtask verify` proves a change and writes nothing outside
+//! `target`; `cargo xtask fix` does what a tool can do about it.
+//!
+//! Each chore is a file of its own; this one only names them.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod arrows;
+mod fix;
+mod length;
+mod links;
+mod purity;
+mod tree;
+mod verify;
+
+/// The chores of the beemesh repository.
+#[derive(Parser)]
+#[command(name = "xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Prove the tree: format, arrows between crates, purity, links, lints, documentation, unit tests. Writes nothing.
+    Verify {
+        /// Only what needs no compiler: format, arrows, purity, links and the file-length report.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Do what a tool can do: format, and apply the lints' own suggestions.
+    Fix,
+    /// Print the table of arrows between crates, with the reasons.
+    Arrows,
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().chore {
+        Chore::Verify { quick } => verify::run(quick),
+        Chore::Fix => fix::run(),
+        Chore::Arrows => {
+            print!("{}", arrows::table());
+            Ok(())
+        }
+    }
+}

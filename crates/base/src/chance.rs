@@ -5,8 +5,8 @@
 //! same).
 
 use alloc::vec::Vec;
-use rand_chacha::rand_core::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
 
 /// A seeded source of chance. ChaCha12: unguessable if the seed is, and the same for ever from one seed.
 #[derive(Clone, Debug)]

@@ -9,8 +9,8 @@ use alloc::string::String;
 use core::fmt;
 use core::ops::{Add, Sub};
 use core::time::Duration;
-use time::format_description::well_known::Rfc3339;
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// A moment on the steady clock: nanoseconds since an arbitrary start (the machine's boot).
 ///
