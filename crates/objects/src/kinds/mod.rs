@@ -1,7 +1,22 @@
-//! The kinds the API serves: one row each, and one small file of rules for those that have some.
+//! The kinds the API serves: one row each ([`rows`]), and one small file of rules for those that have some.
+//!
+//! A request to write goes through a kind's rules in this order, each a pure function: [`Rules::default`],
+//! [`prepare_create`] or [`prepare_update`], (admission), [`validate_create`] or [`validate_update`],
+//! [`Rules::warnings`]. Where a kind has several versions each version's rules see that version;
+//! [`Rules::to_storage`] and [`Rules::from_storage`] lead to and from the stored form.
+//!
+//! Wording and order of errors are those of Kubernetes 1.37, since people and tools search for them.
 
 use crate::Tree;
-use crate::schema::TypeId;
+
+pub mod field;
+pub mod meta;
+pub mod names;
+mod rows;
+pub mod tree;
+
+pub use names::NameRule;
+pub use rows::KINDS;
 
 /// Which cell an object of a kind belongs to (architecture: cells `root`, one registry per hive, one per
 /// namespace).
@@ -35,9 +50,9 @@ pub struct Kind {
     pub categories: &'static [&'static str],
     /// Whether objects live in namespaces.
     pub namespaced: bool,
-    /// Verbs in discovery's order and spelling.
+    /// Verbs in discovery's order and spelling; none if the kind exists only to be named.
     pub verbs: &'static [&'static str],
-    /// Subresources: `status`, `scale`, `log`, …
+    /// Subresources, in discovery's order: `status`, `scale`, `log`, …
     pub subresources: &'static [Subresource],
     /// The storage group-kind, the first part of a record's key: `ConfigMap`, `Deployment.apps`. Two
     /// kinds that are views of one record (the two Events) share it.
@@ -46,8 +61,89 @@ pub struct Kind {
     pub home: Home,
     /// Name of its type in the schema: `io.k8s.api.core.v1.ConfigMap`.
     pub type_name: &'static str,
+    /// Whether the API offers it: its rules are complete. Other rows are here so that what names them
+    /// (owner references, RBAC rules, storage keys) can be understood.
+    pub served: bool,
     /// Its own rules.
     pub rules: &'static dyn Rules,
+}
+
+impl std::fmt::Debug for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{} {}", self.group, self.version, self.kind)
+    }
+}
+
+impl Kind {
+    /// `apiVersion`: `v1`, `apps/v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// The kind as errors name it: `Pod`, `Deployment.apps`.
+    pub fn qualified_kind(&self) -> String {
+        if self.group.is_empty() { self.kind.to_owned() } else { format!("{}.{}", self.kind, self.group) }
+    }
+
+    /// The resource as errors name it: `pods`, `deployments.apps`.
+    pub fn qualified_resource(&self) -> String {
+        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    /// A subresource by name.
+    pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
+        self.subresources.iter().find(|s| s.name == name)
+    }
+}
+
+/// The kind of a resource in a URL, served or not.
+pub fn by_resource(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|k| k.plural == plural && k.group == group && k.version == version)
+}
+
+/// The kind of an object, served or not.
+pub fn by_kind(group: &str, version: &str, kind: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|k| k.kind == kind && k.group == group && k.version == version)
+}
+
+/// The kind of an object by its `apiVersion`, served or not.
+pub fn by_api_version(api_version: &str, kind: &str) -> Option<&'static Kind> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    by_kind(group, version, kind)
+}
+
+/// The kind in whose version records of a storage group-kind are stored.
+pub fn by_storage(storage: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|k| k.storage == storage)
+}
+
+/// Before create: metadata a client may not set, then the kind's own [`Rules::prepare_create`].
+pub fn prepare_create(kind: &Kind, obj: &mut Tree, cx: &Context<'_>) {
+    kind.rules.prepare_create(obj, cx);
+}
+
+/// Before update: generation is the server's, then the kind's own [`Rules::prepare_update`].
+pub fn prepare_update(kind: &Kind, new: &mut Tree, old: &Tree, cx: &Context<'_>) {
+    tree::keep(tree::child(new, "metadata"), tree::Fields::at(old, "metadata"), "generation");
+    kind.rules.prepare_update(new, old, cx);
+}
+
+/// All errors of an object about to be created.
+pub fn validate_create(kind: &Kind, obj: &Tree, cx: &Context<'_>) -> Vec<FieldError> {
+    let mut errs = Vec::new();
+    if kind.rules.names() != NameRule::Any {
+        meta::validate(kind, obj, &mut errs);
+    }
+    kind.rules.validate(obj, cx, &mut errs);
+    errs
+}
+
+/// All errors of a change of the object or of `cx.subresource`.
+pub fn validate_update(kind: &Kind, new: &Tree, old: &Tree, cx: &Context<'_>) -> Vec<FieldError> {
+    let mut errs = Vec::new();
+    meta::validate_update(new, old, &mut errs);
+    kind.rules.validate_update(new, old, cx, &mut errs);
+    errs
 }
 
 /// A subresource's row.
@@ -80,23 +176,12 @@ pub struct Context<'a> {
     pub subresource: &'a str,
 }
 
-/// A printed column of `kubectl get`, as in `metav1.TableColumnDefinition`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Column {
-    /// Heading.
-    pub name: &'static str,
-    /// `string`, `integer`, `date`, `boolean`.
-    pub ty: &'static str,
-    /// `name` for the name column, else empty.
-    pub format: &'static str,
-    /// Help text.
-    pub description: &'static str,
-    /// 0 always, 1 with `-o wide`.
-    pub priority: i32,
-}
-
 /// The rules of one kind. Every method has the answer of a kind with no rule of that sort.
 pub trait Rules: Sync {
+    /// Which names its objects may have.
+    fn names(&self) -> NameRule {
+        NameRule::Subdomain
+    }
     /// Fills in what the user left out.
     fn default(&self, _obj: &mut Tree) {}
     /// Before create: drops what a client may not set (status), sets generation.
@@ -106,8 +191,11 @@ pub trait Rules: Sync {
     fn prepare_update(&self, _new: &mut Tree, _old: &Tree, _cx: &Context<'_>) {}
     /// All errors of an object by itself (metadata is checked for every kind elsewhere).
     fn validate(&self, _obj: &Tree, _cx: &Context<'_>, _errs: &mut Vec<FieldError>) {}
-    /// All errors of a change: immutable fields and the like, besides [`Rules::validate`]'s.
-    fn validate_update(&self, _new: &Tree, _old: &Tree, _cx: &Context<'_>, _errs: &mut Vec<FieldError>) {}
+    /// All errors of a change, in Kubernetes' order: those of the new object by itself (where Kubernetes
+    /// checks it again) and immutable fields and the like.
+    fn validate_update(&self, new: &Tree, _old: &Tree, cx: &Context<'_>, errs: &mut Vec<FieldError>) {
+        self.validate(new, cx, errs);
+    }
     /// Warnings for the client, as in HTTP Warning headers.
     fn warnings(&self, _new: &Tree, _old: Option<&Tree>, _out: &mut Vec<String>) {}
     /// Field selectors besides `metadata.name` and `metadata.namespace`.
@@ -118,21 +206,16 @@ pub trait Rules: Sync {
     fn select(&self, _obj: &Tree, _field: &str) -> String {
         String::new()
     }
-    /// Printed columns; none means the default (Name, Age).
-    fn columns(&self) -> &'static [Column] {
-        &[]
+    /// The stored form of an object of this version.
+    fn to_storage(&self, obj: Tree) -> Tree {
+        obj
     }
-    /// The cells of one object, in the order of [`Rules::columns`].
-    fn cells(&self, _obj: &Tree, _now: base::Wall) -> Vec<Tree> {
-        Vec::new()
+    /// This version's form of a stored object.
+    fn from_storage(&self, obj: Tree) -> Tree {
+        obj
     }
 }
 
 /// A kind without rules of its own.
 pub struct Plain;
 impl Rules for Plain {}
-
-/// The type a kind's bodies have.
-pub fn type_of(_kind: &Kind) -> Option<TypeId> {
-    None
-}
