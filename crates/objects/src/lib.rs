@@ -7,9 +7,16 @@
 
 #![forbid(unsafe_code)]
 
+pub mod decision;
 pub mod kinds;
+pub mod rbac;
+pub mod read;
+pub mod record;
 pub mod request;
 pub mod schema;
+pub mod select;
+pub mod status;
+pub mod views;
 
 /// An object, or a part of one, as JSON: maps are ordered by key, so equal trees have equal bytes.
 pub type Tree = serde_json::Value;

@@ -1,10 +1,12 @@
-//! A request as values: what a gateway hands to a cell's leader, and what comes back.
+//! A request as values: what a gateway hands to a cell's leader.
 //!
 //! A gateway fixes everything here that is chance or calendar (`id`, `sent`, `uid`, `suffix`), so that a
-//! retry of the same request is the same value.
+//! retry of the same request is the same value. What comes back is a [`crate::decision::Decision`].
 
 use crate::Tree;
 use crate::kinds::Kind;
+use crate::rbac::ClusterPolicy;
+pub use crate::record::{Key, Meta, Stored};
 use base::{RequestId, Revision, Uid, Wall};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -36,6 +38,22 @@ pub enum Verb {
     DeleteCollection,
 }
 
+impl Verb {
+    /// As RBAC spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Verb::Get => "get",
+            Verb::List => "list",
+            Verb::Watch => "watch",
+            Verb::Create => "create",
+            Verb::Update => "update",
+            Verb::Patch => "patch",
+            Verb::Delete => "delete",
+            Verb::DeleteCollection => "deletecollection",
+        }
+    }
+}
+
 /// A patch's media type.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PatchType {
@@ -54,7 +72,8 @@ pub enum PatchType {
 pub enum Body {
     /// None was sent.
     None,
-    /// An object, and what strict decoding found: texts such as `unknown field "dat"`.
+    /// An object, and what strict decoding found: texts such as `unknown field "dat"`. For a delete, its
+    /// DeleteOptions.
     Object {
         /// The object.
         tree: Tree,
@@ -70,12 +89,12 @@ pub enum Body {
     },
 }
 
-/// Query parameters of writes and reads, checked for form by the gateway.
+/// Query parameters of writes and reads.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Options {
     /// `dryRun=All`.
     pub dry_run: bool,
-    /// `fieldManager`, or what the user agent implies.
+    /// `fieldManager`, or what the user agent implies (the part before the first `/`).
     pub field_manager: String,
     /// `fieldValidation`: `Strict`, `Warn` (default), `Ignore`.
     pub field_validation: FieldValidation,
@@ -99,6 +118,12 @@ pub struct Options {
     pub send_initial_events: Option<bool>,
     /// `timeoutSeconds`; 0 is none.
     pub timeout_seconds: u64,
+    /// `gracePeriodSeconds` of a delete.
+    pub grace_period_seconds: Option<i64>,
+    /// `propagationPolicy` of a delete; empty if not given.
+    pub propagation_policy: String,
+    /// `orphanDependents` of a delete (deprecated, still sent).
+    pub orphan_dependents: Option<bool>,
 }
 
 /// `fieldValidation`.
@@ -124,7 +149,7 @@ pub struct Request {
     pub verb: Verb,
     /// Of what kind.
     pub kind: &'static Kind,
-    /// In which namespace, if the kind has one.
+    /// In which namespace, if the kind has one. `None` for a list or watch over all namespaces.
     pub namespace: Option<Arc<str>>,
     /// Name in the URL.
     pub name: Option<Arc<str>>,
@@ -136,26 +161,8 @@ pub struct Request {
     pub body: Body,
     /// The uid of what this creates.
     pub uid: Uid,
-    /// Chance for the suffix of a generated name.
+    /// Chance for the suffix of a generated name, and for other random names this write makes.
     pub suffix: u64,
-}
-
-/// The key of a record in its cell: storage group-kind, then name.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Key {
-    /// [`Kind::storage`].
-    pub storage: Arc<str>,
-    /// `metadata.name`.
-    pub name: Arc<str>,
-}
-
-/// A stored object.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Stored {
-    /// The revision of its last change; the same number stands in the bytes.
-    pub revision: Revision,
-    /// Canonical JSON of the storage version.
-    pub json: Bytes,
 }
 
 /// What a decision may read: committed state plus the leader's own entries in flight.
@@ -175,4 +182,48 @@ pub trait Shared {
     fn get(&self, storage: &str, name: &str) -> Option<Arc<Tree>>;
     /// All of a storage group-kind.
     fn list(&self, storage: &str) -> Vec<Arc<Tree>>;
+    /// Cluster roles and their bindings, made ready once per change of the bundle's RBAC section.
+    fn policy(&self) -> &ClusterPolicy;
+}
+
+/// What a decision takes besides request and view.
+#[derive(Clone, Copy)]
+pub struct Env<'a> {
+    /// The wall clock at the deciding leader.
+    pub now: Wall,
+    /// The revision up to which the cell's committed state is known here: what a list made now carries.
+    pub revision: Revision,
+    /// Settings.
+    pub config: &'a Config,
+}
+
+/// Settings of the mesh that decisions depend on, the same at every leader under one bundle number.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// Seconds a pod tolerates `not-ready` and `unreachable` if it does not say (DefaultTolerationSeconds).
+    pub default_toleration_seconds: i64,
+    /// Issuer and default audience of ServiceAccount tokens.
+    pub issuer: String,
+    /// Longest lifetime of a ServiceAccount token, in seconds.
+    pub max_token_seconds: i64,
+    /// Service addresses this cell may hand out by itself: first and last IPv4 address of its block, as
+    /// numbers.
+    pub service_block: (u32, u32),
+    /// All service addresses of the mesh, as a network and its prefix length.
+    pub service_network: (u32, u8),
+    /// Node ports this cell may hand out by itself, first and last.
+    pub node_port_block: (u16, u16),
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            default_toleration_seconds: 300,
+            issuer: "https://kubernetes.default.svc".into(),
+            max_token_seconds: 1 << 32,
+            service_block: (u32::from_be_bytes([10, 43, 1, 0]), u32::from_be_bytes([10, 43, 255, 254])),
+            service_network: (u32::from_be_bytes([10, 43, 0, 0]), 16),
+            node_port_block: (30000, 32767),
+        }
+    }
 }

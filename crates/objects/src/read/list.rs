@@ -1,0 +1,188 @@
+//! Lists.
+
+use super::{Continue, check_options, parse_revision};
+use crate::Tree;
+use crate::kinds::Kind;
+use crate::record::{Stored, list_item};
+use crate::request::Options;
+use crate::select::{FieldSelector, LabelSelector, Selection};
+use crate::status::Status;
+use crate::views;
+use base::Revision;
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// Which state a list shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum At {
+    /// The newest committed.
+    Latest,
+    /// Any at this revision or above; [`Revision::ZERO`] is content with anything.
+    NotOlderThan(Revision),
+    /// This one, while the history reaches back to it.
+    Exactly(Revision),
+}
+
+/// A list, authorised and checked: which objects, and how many.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ListPlan {
+    /// Which state.
+    pub at: At,
+    /// Which objects.
+    pub selection: Selection,
+    /// At most how many; 0 is all.
+    pub limit: u64,
+    /// Names after this one.
+    pub after: Option<String>,
+    /// Namespace; empty for cluster-scoped kinds.
+    pub namespace: Arc<str>,
+    /// Texts for Warning headers.
+    pub warnings: Vec<String>,
+}
+
+/// A list's result, before negotiation.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct ListAnswer {
+    /// The objects, by name.
+    pub items: Vec<Stored>,
+    /// The revision they are of.
+    pub revision: Revision,
+    /// The token for the rest; empty if this is the end.
+    pub continue_token: String,
+    /// How many are left, if no selector makes that unknown.
+    pub remaining: Option<u64>,
+}
+
+impl ListPlan {
+    /// Checks a list's parameters.
+    ///
+    /// # Errors
+    /// 400 or 422 in the API server's words.
+    pub fn new(kind: &Kind, namespace: Option<&str>, o: &Options) -> Result<ListPlan, Box<Status>> {
+        check_options(o, false)?;
+        let bad = |m: String| Box::new(Status::bad_request(m));
+        let selection = selection(kind, o)?;
+        let asked = parse_revision(&o.resource_version).map_err(|m| bad(format!("invalid resource version: {m}")))?;
+        let none = o.resource_version.is_empty();
+        let mut after = None;
+        let at = if o.continue_token.is_empty() {
+            match (o.resource_version_match.as_str(), none, asked) {
+                (_, true, _) => At::Latest,
+                ("Exact", ..) => At::Exactly(asked),
+                // Before there was resourceVersionMatch, a limit made a revision mean exactly it.
+                ("", false, r) if o.limit > 0 && r > Revision::ZERO => At::Exactly(r),
+                _ => At::NotOlderThan(asked),
+            }
+        } else {
+            if asked > Revision::ZERO {
+                return Err(bad("specifying resource version is not allowed when using continue".into()));
+            }
+            let c = Continue::decode(&o.continue_token).map_err(bad)?;
+            after = Some(c.last().to_owned());
+            c.revision.map_or(At::Latest, At::Exactly)
+        };
+        Ok(ListPlan {
+            at,
+            selection,
+            limit: o.limit,
+            after,
+            namespace: namespace.unwrap_or_default().into(),
+            warnings: Vec::new(),
+        })
+    }
+
+    /// The answer from a snapshot of the kind's records in order of their names, which is of `revision`.
+    pub fn run(&self, snapshot: impl Iterator<Item = (Arc<str>, Stored)>, revision: Revision) -> ListAnswer {
+        let mut out = ListAnswer { revision, ..ListAnswer::default() };
+        let mut last: Option<Arc<str>> = None;
+        let mut left = 0u64;
+        for (name, stored) in snapshot {
+            if self.after.as_deref().is_some_and(|a| *name <= *a)
+                || !self.selection.matches(&stored.meta, &name, &self.namespace)
+            {
+                continue;
+            }
+            if self.limit > 0 && out.items.len() as u64 >= self.limit {
+                left += 1;
+                if !self.selection.is_everything() {
+                    break; // only that there is more counts, not how much
+                }
+                continue;
+            }
+            out.items.push(stored);
+            last = Some(name);
+        }
+        if left > 0
+            && let Some(last) = last
+        {
+            out.continue_token = Continue::after(&last, Some(revision)).encode();
+            out.remaining = self.selection.is_everything().then_some(left);
+        }
+        out
+    }
+
+    /// The 410 for a state that is no longer kept. Asked by a continue token, it carries one that goes on
+    /// with the newest state instead.
+    pub fn expired(&self) -> Status {
+        match &self.after {
+            None => Status::expired("The resourceVersion for the provided list is too old."),
+            Some(after) => {
+                let mut s = Status::expired(
+                    "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+                );
+                s.continue_token = Continue::after(after, None).encode();
+                s
+            }
+        }
+    }
+}
+
+impl ListAnswer {
+    /// The list as JSON of the kind asked for.
+    pub fn to_json(&self, kind: &Kind) -> Bytes {
+        let size: usize = self.items.iter().map(|s| s.json.len() + 1).sum();
+        let mut out = Vec::with_capacity(size + 256);
+        out.extend_from_slice(self.head(kind).as_bytes());
+        for (i, s) in self.items.iter().enumerate() {
+            if i > 0 {
+                out.push(b',');
+            }
+            list_item(&views::bytes_from_storage(kind, &s.json), &mut out);
+        }
+        out.extend_from_slice(b"]}");
+        out.into()
+    }
+
+    /// The beginning of the list's JSON, up to its first item; after the items comes `]}`. For writing a
+    /// long list in pieces with [`list_item`].
+    pub fn head(&self, kind: &Kind) -> String {
+        let version =
+            if kind.group.is_empty() { kind.version.to_owned() } else { format!("{}/{}", kind.group, kind.version) };
+        let mut meta = format!("\"resourceVersion\":\"{}\"", self.revision);
+        if !self.continue_token.is_empty() {
+            meta.push_str(&format!(",\"continue\":\"{}\"", self.continue_token));
+        }
+        if let Some(n) = self.remaining {
+            meta.push_str(&format!(",\"remainingItemCount\":{n}"));
+        }
+        format!("{{\"kind\":\"{}List\",\"apiVersion\":\"{version}\",\"metadata\":{{{meta}}},\"items\":[", kind.kind)
+    }
+
+    /// The list as a tree, for YAML, protobuf, Table and metadata answers. Items keep `kind` and
+    /// `apiVersion`.
+    pub fn to_tree(&self, kind: &Kind) -> Tree {
+        let empty = ListAnswer { items: Vec::new(), ..self.clone() };
+        let mut tree: Tree = serde_json::from_slice(&empty.to_json(kind)).unwrap_or(Tree::Null);
+        let items = self.items.iter().map(|s| views::from_storage(kind, s.tree())).collect();
+        tree["items"] = Tree::Array(items);
+        tree
+    }
+}
+
+pub(super) fn selection(kind: &Kind, o: &Options) -> Result<Selection, Box<Status>> {
+    let bad = |m: String| Box::new(Status::bad_request(m));
+    Ok(Selection {
+        labels: LabelSelector::parse(&o.label_selector).map_err(bad)?,
+        fields: FieldSelector::parse(&o.field_selector, kind).map_err(bad)?,
+    })
+}

@@ -1,0 +1,152 @@
+//! Watches.
+
+use super::list::selection;
+use super::{check_options, parse_revision};
+use crate::Tree;
+use crate::kinds::Kind;
+use crate::record::{Stored, encode, set_revision};
+use crate::request::Options;
+use crate::select::Selection;
+use crate::status::Status;
+use crate::views;
+use base::Revision;
+use bytes::Bytes;
+use serde_json::json;
+use std::sync::Arc;
+
+/// Where a watch starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WatchStart {
+    /// With all objects of a state at this revision or above ([`Revision::ZERO`]: any; `None`: the newest
+    /// committed) as ADDED events, then what follows it.
+    State {
+        /// How new the state must be.
+        not_older_than: Option<Revision>,
+        /// Whether a bookmark marks the end of the state (`sendInitialEvents=true`).
+        mark: bool,
+    },
+    /// With what follows a state at this revision or above, whichever is newest.
+    Newest(Option<Revision>),
+    /// With what follows this revision; 410 if the history no longer reaches back to it.
+    After(Revision),
+}
+
+/// A watch, authorised and checked.
+#[derive(Clone, PartialEq, Debug)]
+pub struct WatchPlan {
+    /// Where it starts.
+    pub start: WatchStart,
+    /// Which objects.
+    pub selection: Selection,
+    /// Whether bookmarks are wanted.
+    pub bookmarks: bool,
+    /// How long it lasts, in seconds; 0 leaves it to the server.
+    pub timeout_seconds: u64,
+    /// Namespace; empty for cluster-scoped kinds.
+    pub namespace: Arc<str>,
+}
+
+/// What an event reports.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)] // they are Kubernetes' words
+pub enum EventType {
+    Added,
+    Modified,
+    Deleted,
+    Bookmark,
+    Error,
+}
+
+impl EventType {
+    /// As written in an event.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            EventType::Added => "ADDED",
+            EventType::Modified => "MODIFIED",
+            EventType::Deleted => "DELETED",
+            EventType::Bookmark => "BOOKMARK",
+            EventType::Error => "ERROR",
+        }
+    }
+}
+
+impl WatchPlan {
+    /// Checks a watch's parameters.
+    ///
+    /// # Errors
+    /// 400 or 422 in the API server's words.
+    pub fn new(kind: &Kind, namespace: Option<&str>, o: &Options) -> Result<WatchPlan, Box<Status>> {
+        check_options(o, true)?;
+        let selection = selection(kind, o)?;
+        let asked = parse_revision(&o.resource_version).map_err(|m| Box::new(Status::bad_request(m)))?;
+        let demand = if o.resource_version.is_empty() { None } else { Some(asked) };
+        let start = match o.send_initial_events {
+            Some(true) => WatchStart::State { not_older_than: demand, mark: o.bookmarks },
+            Some(false) if asked == Revision::ZERO => WatchStart::Newest(demand),
+            None if asked == Revision::ZERO => WatchStart::State { not_older_than: demand, mark: false },
+            _ => WatchStart::After(asked),
+        };
+        Ok(WatchPlan {
+            start,
+            selection,
+            bookmarks: o.bookmarks,
+            timeout_seconds: o.timeout_seconds,
+            namespace: namespace.unwrap_or_default().into(),
+        })
+    }
+
+    /// What a change means to this watch: an object that comes into the selection is added, one that
+    /// leaves it deleted. `None` is nothing.
+    pub fn event(&self, name: &str, before: Option<&Stored>, after: Option<&Stored>) -> Option<EventType> {
+        let meant = |s: Option<&Stored>| s.is_some_and(|s| self.selection.matches(&s.meta, name, &self.namespace));
+        match (meant(before), meant(after)) {
+            (false, false) => None,
+            (false, true) => Some(EventType::Added),
+            (true, true) => Some(EventType::Modified),
+            (true, false) => Some(EventType::Deleted),
+        }
+    }
+
+    /// The JSON object of an event, in the version asked for. A DELETED event shows the object as it last
+    /// was (in the selection), at the revision of the change.
+    pub fn object(
+        &self,
+        kind: &Kind,
+        event: EventType,
+        revision: Revision,
+        before: Option<&Stored>,
+        after: Option<&Stored>,
+    ) -> Bytes {
+        match (event, before, after) {
+            (EventType::Deleted, Some(b), _) => at_revision(kind, b, revision),
+            (_, _, Some(a)) => views::bytes_from_storage(kind, &a.json),
+            _ => Bytes::from_static(b"null"),
+        }
+    }
+
+    /// The 410 that ends a watch whose start is no longer in the history.
+    pub fn expired(asked: Revision, oldest: Revision) -> Status {
+        Status::expired(&format!("too old resource version: {asked} ({oldest})"))
+    }
+}
+
+/// A removed object as it last was, with the revision of its removal.
+fn at_revision(kind: &Kind, stored: &Stored, revision: Revision) -> Bytes {
+    let mut tree = views::from_storage(kind, stored.tree());
+    set_revision(&mut tree, Some(revision));
+    encode(&tree)
+}
+
+/// The object of a bookmark: nothing but a revision, and at the end of the initial state its mark.
+pub fn bookmark(kind: &Kind, revision: Revision, end_of_state: bool) -> Tree {
+    let mut meta = json!({"resourceVersion": revision.to_string()});
+    if end_of_state {
+        meta["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+    }
+    json!({"kind": kind.kind, "apiVersion": views::api_version(kind), "metadata": meta})
+}
+
+/// The object of an ERROR event.
+pub fn error_event(status: &Status) -> Tree {
+    status.to_tree()
+}
