@@ -11,6 +11,7 @@ mod fix;
 mod length;
 mod links;
 mod purity;
+mod schema;
 mod tree;
 mod verify;
 
@@ -34,10 +35,13 @@ enum Chore {
     Fix,
     /// Print the table of arrows between crates, with the reasons.
     Arrows,
+    /// Derive data/schema.json from Kubernetes' OpenAPI documents, protobuf layouts and Go struct tags.
+    Schema(schema::Args),
 }
 
 fn main() -> Result<()> {
     match Cli::parse().chore {
+        Chore::Schema(args) => schema::run(&args),
         Chore::Verify { quick } => verify::run(quick),
         Chore::Fix => fix::run(),
         Chore::Arrows => {
