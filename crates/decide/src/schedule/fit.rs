@@ -1,0 +1,303 @@
+//! Why a node cannot take a pod, in kube-scheduler's words.
+
+use super::affinity;
+use crate::pod::{self, HostPort, Resources, items};
+use objects::Tree;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a node knows of itself when it bids.
+#[derive(Clone, Debug, Default)]
+pub struct NodeFacts {
+    /// Its name.
+    pub name: String,
+    /// Its labels, foreign ones too.
+    pub labels: BTreeMap<String, String>,
+    /// `spec.taints`, foreign ones too.
+    pub taints: Vec<Tree>,
+    /// `spec.unschedulable`.
+    pub unschedulable: bool,
+    /// What it can give away in all: `status.allocatable`.
+    pub allocatable: Resources,
+    /// The pods bound to it that have not finished, and those it holds a reservation for.
+    pub hosted: BTreeMap<String, Hosted>,
+}
+
+/// A pod that takes room on the node.
+#[derive(Clone, Debug, Default)]
+pub struct Hosted {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// What it asks for in all.
+    pub requests: Resources,
+    /// The host's ports it takes.
+    pub ports: Vec<HostPort>,
+    /// Its spec, for what it refuses beside it (anti-affinity).
+    pub spec: Tree,
+}
+
+impl Hosted {
+    /// A pod as it would be hosted.
+    pub fn of(pod: &Tree) -> Hosted {
+        let labels = pod["metadata"]["labels"].as_object().into_iter().flatten();
+        Hosted {
+            namespace: pod["metadata"]["namespace"].as_str().unwrap_or_default().into(),
+            labels: labels.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect(),
+            requests: pod::requests(&pod["spec"]),
+            ports: pod::host_ports(&pod["spec"]),
+            spec: pod["spec"].clone(),
+        }
+    }
+}
+
+/// One reason why a node cannot take a pod: what follows the count in
+/// `0/3 nodes are available: 2 Insufficient cpu, 1 node(s) had untolerated taint(s).`
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Reason {
+    /// The words.
+    pub text: String,
+    /// Evicting pods of lower priority could help.
+    pub preemptible: bool,
+}
+
+fn reason(text: impl Into<String>, preemptible: bool) -> Reason {
+    Reason { text: text.into(), preemptible }
+}
+
+/// All reasons why the node cannot take the pod now; none if it can. As in kube-scheduler, the first
+/// filter that refuses ends the search, and a filter names everything it finds.
+pub fn fit(node: &NodeFacts, pod: &Tree) -> Vec<Reason> {
+    let spec = &pod["spec"];
+    if node.unschedulable && !tolerates_unschedulable(spec) {
+        return vec![reason("node(s) were unschedulable", false)];
+    }
+    if spec["nodeName"].as_str().is_some_and(|n| !n.is_empty() && n != node.name) {
+        return vec![reason("node(s) didn't match the requested node name", false)];
+    }
+    if node.taints.iter().any(|t| repels(t) && !tolerated(spec, t)) {
+        return vec![reason("node(s) had untolerated taint(s)", false)];
+    }
+    if !affinity::may_run(spec, &node.name, &node.labels) {
+        return vec![reason("node(s) didn't match Pod's node affinity/selector", false)];
+    }
+    let new = Hosted::of(pod);
+    if new.ports.iter().any(|p| node.hosted.values().any(|h| h.ports.iter().any(|q| p.clashes(q)))) {
+        return vec![reason("node(s) didn't have free ports for the requested pod ports", true)];
+    }
+    let short = short_of(node, &new);
+    if !short.is_empty() {
+        return short;
+    }
+    hostname_terms(node, &new)
+}
+
+/// `node.kubernetes.io/unschedulable` may be tolerated like any other taint.
+fn tolerates_unschedulable(spec: &Tree) -> bool {
+    tolerated(spec, &serde_json::json!({"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}))
+}
+
+fn repels(taint: &Tree) -> bool {
+    matches!(taint["effect"].as_str(), Some("NoSchedule" | "NoExecute"))
+}
+
+/// Whether one of the pod's tolerations tolerates a taint (`core/v1` Toleration).
+pub fn tolerated(spec: &Tree, taint: &Tree) -> bool {
+    items(&spec["tolerations"]).iter().any(|t| {
+        let text = |v: &Tree| v.as_str().unwrap_or_default().to_owned();
+        let effect_ok = text(&t["effect"]).is_empty() || t["effect"] == taint["effect"];
+        let key = text(&t["key"]);
+        let key_ok = key.is_empty() || key == text(&taint["key"]);
+        effect_ok
+            && key_ok
+            && match text(&t["operator"]).as_str() {
+                "Exists" => true,
+                "" | "Equal" => !key.is_empty() && text(&t["value"]) == text(&taint["value"]),
+                _ => false,
+            }
+    })
+}
+
+fn short_of(node: &NodeFacts, new: &Hosted) -> Vec<Reason> {
+    let mut used = Resources::default();
+    for h in node.hosted.values() {
+        used.add(&h.requests);
+    }
+    let mut reasons = Vec::new();
+    if (node.hosted.len() as i64) + 1 > node.allocatable.get("pods").value() {
+        reasons.push(reason("Too many pods", true));
+    }
+    for (name, want) in &new.requests.0 {
+        if want.is_zero() || name == "pods" {
+            continue;
+        }
+        let have = node.allocatable.get(name);
+        let free = have.checked_sub(used.get(name));
+        if free.is_none_or(|f| *want > f) {
+            // Evicting everybody would not help a pod that asks for more than the node has.
+            reasons.push(reason(format!("Insufficient {name}"), *want <= have));
+        }
+    }
+    reasons
+}
+
+/// Pod (anti-)affinity whose topology is the host: the bidder alone can decide it. Wider topologies are
+/// the leader's, by summaries.
+fn hostname_terms(node: &NodeFacts, new: &Hosted) -> Vec<Reason> {
+    let met_by = |term: &Tree, owner: &str, h: &Hosted| {
+        namespaces_of(term, owner).contains(&h.namespace) && selector_matches(&term["labelSelector"], &h.labels)
+    };
+    let host_terms = |spec: &Tree, which: &str| -> Vec<Tree> {
+        items(&spec["affinity"][which]["requiredDuringSchedulingIgnoredDuringExecution"])
+            .iter()
+            .filter(|t| t["topologyKey"] == "kubernetes.io/hostname")
+            .cloned()
+            .collect()
+    };
+    let affinity = host_terms(&new.spec, "podAffinity");
+    // The first pod of a group that wants to be together is let in: nobody could ever start otherwise.
+    let unmet = affinity
+        .iter()
+        .any(|t| !node.hosted.values().any(|h| met_by(t, &new.namespace, h)) && !met_by(t, &new.namespace, new));
+    if unmet {
+        return vec![reason("node(s) didn't match pod affinity rules", false)];
+    }
+    let anti = host_terms(&new.spec, "podAntiAffinity");
+    if anti.iter().any(|t| node.hosted.values().any(|h| met_by(t, &new.namespace, h))) {
+        return vec![reason("node(s) didn't match pod anti-affinity rules", true)];
+    }
+    let refused = node
+        .hosted
+        .values()
+        .any(|h| host_terms(&h.spec, "podAntiAffinity").iter().any(|t| met_by(t, &h.namespace, new)));
+    if refused {
+        return vec![reason("node(s) didn't satisfy existing pods anti-affinity rules", true)];
+    }
+    Vec::new()
+}
+
+fn namespaces_of(term: &Tree, owner: &str) -> BTreeSet<String> {
+    let named: BTreeSet<String> = items(&term["namespaces"]).iter().filter_map(Tree::as_str).map(Into::into).collect();
+    if named.is_empty() && term["namespaceSelector"].is_null() { BTreeSet::from([owner.to_owned()]) } else { named }
+}
+
+/// A LabelSelector object on labels: null matches nothing, an empty one everything.
+pub(crate) fn selector_matches(selector: &Tree, labels: &BTreeMap<String, String>) -> bool {
+    if selector.is_null() {
+        return false;
+    }
+    let exact = selector["matchLabels"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .all(|(k, v)| labels.get(k).map(String::as_str) == v.as_str());
+    exact
+        && items(&selector["matchExpressions"]).iter().all(|r| {
+            let have = labels.get(r["key"].as_str().unwrap_or_default()).map(String::as_str);
+            let values = || items(&r["values"]).iter().filter_map(Tree::as_str);
+            match r["operator"].as_str() {
+                Some("In") => have.is_some_and(|h| values().any(|v| v == h)),
+                Some("NotIn") => have.is_none_or(|h| values().all(|v| v != h)),
+                Some("Exists") => have.is_some(),
+                Some("DoesNotExist") => have.is_none(),
+                _ => false,
+            }
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn node() -> NodeFacts {
+        NodeFacts {
+            name: "n1".into(),
+            allocatable: Resources::of(&json!({"cpu": "2", "memory": "4Gi", "pods": "3"})),
+            ..NodeFacts::default()
+        }
+    }
+
+    fn host(n: &mut NodeFacts, uid: &str, pod: Tree) {
+        n.hosted.insert(uid.into(), Hosted::of(&pod));
+    }
+
+    fn texts(n: &NodeFacts, pod: &Tree) -> Vec<String> {
+        fit(n, pod).into_iter().map(|r| r.text).collect()
+    }
+
+    fn pod(spec: Tree) -> Tree {
+        json!({"metadata": {"namespace": "d", "labels": {"app": "x"}}, "spec": spec})
+    }
+
+    #[test]
+    fn a_node_says_everything_it_is_short_of() {
+        let mut n = node();
+        host(&mut n, "a", pod(json!({"containers": [{"resources": {"requests": {"cpu": "1500m"}}}]})));
+        let p = pod(
+            json!({"containers": [{"resources": {"requests": {"cpu": "1", "memory": "8Gi", "example.com/gpu": "1"}}}]}),
+        );
+        assert_eq!(texts(&n, &p), ["Insufficient cpu", "Insufficient example.com/gpu", "Insufficient memory"]);
+        let preemptible: Vec<bool> = fit(&n, &p).into_iter().map(|r| r.preemptible).collect();
+        assert_eq!(preemptible, [true, false, false]);
+        assert!(texts(&n, &pod(json!({"containers": [{"resources": {"requests": {"cpu": "500m"}}}]}))).is_empty());
+        host(&mut n, "b", pod(json!({})));
+        host(&mut n, "c", pod(json!({})));
+        assert_eq!(texts(&n, &pod(json!({}))), ["Too many pods"]);
+    }
+
+    #[test]
+    fn taints_repel_those_who_do_not_tolerate_them() {
+        let mut n = node();
+        n.taints = vec![
+            json!({"key": "gpu", "value": "yes", "effect": "NoSchedule"}),
+            json!({"key": "soft", "effect": "PreferNoSchedule"}),
+        ];
+        let refused = ["node(s) had untolerated taint(s)"];
+        for (tolerations, ok) in [
+            (json!([]), false),
+            (json!([{"key": "gpu", "value": "yes"}]), true),
+            (json!([{"key": "gpu", "operator": "Equal", "value": "no"}]), false),
+            (json!([{"operator": "Exists"}]), true),
+            (json!([{"key": "gpu", "operator": "Exists", "effect": "NoExecute"}]), false),
+        ] {
+            let got = texts(&n, &pod(json!({"tolerations": tolerations})));
+            assert_eq!(got.is_empty(), ok, "{tolerations}");
+            assert!(ok || got == refused);
+        }
+        n.unschedulable = true;
+        assert_eq!(texts(&n, &pod(json!({}))), ["node(s) were unschedulable"]);
+    }
+
+    #[test]
+    fn pods_that_refuse_each_other_do_not_share_a_host() {
+        let term = json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "x"}}});
+        let anti =
+            pod(json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}));
+        let mut n = node();
+        assert!(texts(&n, &anti).is_empty());
+        host(&mut n, "a", pod(json!({})));
+        assert_eq!(texts(&n, &anti), ["node(s) didn't match pod anti-affinity rules"]);
+        let mut n = node();
+        host(&mut n, "a", anti);
+        assert_eq!(texts(&n, &pod(json!({}))), ["node(s) didn't satisfy existing pods anti-affinity rules"]);
+    }
+
+    #[test]
+    fn the_first_pod_of_a_group_that_wants_to_be_together_is_let_in() {
+        let with = |app: &str| {
+            pod(json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+                {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": app}}}]}}}))
+        };
+        assert!(texts(&node(), &with("x")).is_empty());
+        assert_eq!(texts(&node(), &with("other")), ["node(s) didn't match pod affinity rules"]);
+    }
+
+    #[test]
+    fn two_pods_cannot_have_one_port_of_the_host() {
+        let p = pod(json!({"containers": [{"ports": [{"hostPort": 80}]}]}));
+        let mut n = node();
+        host(&mut n, "a", p.clone());
+        assert_eq!(texts(&n, &p), ["node(s) didn't have free ports for the requested pod ports"]);
+    }
+}

@@ -1,0 +1,21 @@
+//! Scheduling by offer: a leader tenders, nodes bid, the commit that binds is the award.
+//!
+//! No scheduler places a pod. The leader of the pod's cell asks a few nodes whether they can run it; a
+//! node that can reserves what the pod needs for some seconds and says how well it suits; the leader
+//! takes the best bid, has it confirmed, and commits the binding. Capacity is true only at the node, so
+//! it is never counted twice, and nothing global is needed (architecture, sections 1 and 8).
+//!
+//! [`fit`] says why a node cannot take a pod, in the words kube-scheduler uses; [`score`] how well a
+//! node that can suits; [`Book`] is the node's own account of what is bound and reserved; [`award`]
+//! chooses between bids and counts the reasons of those who could not bid.
+
+pub mod affinity;
+mod award;
+mod book;
+mod fit;
+mod score;
+
+pub use award::{Answer, Award, award, unschedulable};
+pub use book::{Book, BookError, Reservation};
+pub use fit::{Hosted, NodeFacts, Reason, fit};
+pub use score::score;
