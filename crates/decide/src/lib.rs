@@ -6,5 +6,6 @@
 
 #![forbid(unsafe_code)]
 
+pub mod controllers;
 pub mod pod;
 pub mod schedule;

@@ -102,7 +102,7 @@ fn repels(taint: &Tree) -> bool {
 }
 
 /// Whether one of the pod's tolerations tolerates a taint (`core/v1` Toleration).
-pub fn tolerated(spec: &Tree, taint: &Tree) -> bool {
+pub(super) fn tolerated(spec: &Tree, taint: &Tree) -> bool {
     items(&spec["tolerations"]).iter().any(|t| {
         let text = |v: &Tree| v.as_str().unwrap_or_default().to_owned();
         let effect_ok = text(&t["effect"]).is_empty() || t["effect"] == taint["effect"];

@@ -17,5 +17,6 @@ mod score;
 
 pub use award::{Answer, Award, award, unschedulable};
 pub use book::{Book, BookError, Reservation};
+pub(crate) use fit::selector_matches;
 pub use fit::{Hosted, NodeFacts, Reason, fit};
 pub use score::score;

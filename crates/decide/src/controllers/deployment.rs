@@ -1,0 +1,623 @@
+//! Deployment: one ReplicaSet for each template it has had, and the pace at which the newest takes over.
+//!
+//! Rolling update, Recreate, pause, proportional scaling, history and conditions as
+//! kube-controller-manager's. A rollback is a change of the template back to an old one (kubectl does
+//! it): the ReplicaSet of that template is found again and becomes the newest.
+
+use super::replicaset::put_count;
+use super::{Action, Plan, controller_of, count, is_terminating, labels, owner_reference, set_condition, text};
+use crate::pod::items;
+use crate::schedule::selector_matches;
+use base::Wall;
+use objects::Tree;
+use serde_json::json;
+use std::time::Duration;
+
+const REVISION: &str = "deployment.kubernetes.io/revision";
+const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
+const MAX: &str = "deployment.kubernetes.io/max-replicas";
+const HASH: &str = "pod-template-hash";
+
+/// What a Deployment needs, given all ReplicaSets and pods of its namespace.
+pub fn plan(deployment: &Tree, sets: &[Tree], pods: &[Tree], now: Wall) -> Plan {
+    let mut plan = Plan::default();
+    if is_terminating(deployment) {
+        return plan;
+    }
+    let uid = &deployment["metadata"]["uid"];
+    let selector = &deployment["spec"]["selector"];
+    let mut mine: Vec<Tree> = Vec::new();
+    for set in sets {
+        match controller_of(set) {
+            Some(owner) if owner["uid"] == *uid => mine.push(set.clone()),
+            None if selector_matches(selector, &labels(set)) && !is_terminating(set) => {
+                plan.because(format!("{} matches and has no controller", text(&set["metadata"]["name"])));
+                let mut adopted = set.clone();
+                if !adopted["metadata"]["ownerReferences"].is_array() {
+                    adopted["metadata"]["ownerReferences"] = json!([]);
+                }
+                if let Some(owners) = adopted["metadata"]["ownerReferences"].as_array_mut() {
+                    owners.push(owner_reference(deployment));
+                }
+                plan.actions.push(Action::Update { tree: adopted });
+                // Everything else is decided once it is ours.
+                return plan;
+            }
+            _ => {}
+        }
+    }
+    mine.sort_by(|a, b| (created(a), name(a)).cmp(&(created(b), name(b))));
+    let template = &deployment["spec"]["template"];
+    let newest = mine.iter().position(|s| same_template(&s["spec"]["template"], template));
+    let paused = deployment["spec"]["paused"] == true;
+    let r = Rollout {
+        deployment,
+        now,
+        paused,
+        newest: newest.map(|i| mine[i].clone()),
+        old: {
+            let mut old = mine.clone();
+            if let Some(i) = newest {
+                old.remove(i);
+            }
+            old
+        },
+    };
+    if !paused && r.newest.is_none() && !r.make_newest(&mine, pods, &mut plan) {
+        r.status(&mut plan);
+        return plan;
+    }
+    if r.newest.is_some() {
+        r.number(&mut plan);
+    }
+    if paused || r.is_scaling(&mine) {
+        r.scale_in_proportion(&mut plan);
+    } else if text(&deployment["spec"]["strategy"]["type"]) == "Recreate" {
+        r.recreate(pods, &mut plan);
+    } else {
+        r.roll(&mut plan);
+    }
+    if !paused {
+        r.forget_history(&mut plan);
+    }
+    r.status(&mut plan);
+    plan
+}
+
+struct Rollout<'a> {
+    deployment: &'a Tree,
+    now: Wall,
+    paused: bool,
+    newest: Option<Tree>,
+    /// By age, oldest first.
+    old: Vec<Tree>,
+}
+
+impl Rollout<'_> {
+    fn replicas(&self) -> i64 {
+        self.deployment["spec"]["replicas"].as_i64().unwrap_or(1)
+    }
+
+    fn rolling(&self) -> bool {
+        text(&self.deployment["spec"]["strategy"]["type"]) != "Recreate"
+    }
+
+    fn max_surge(&self) -> i64 {
+        if !self.rolling() {
+            return 0;
+        }
+        share(&self.deployment["spec"]["strategy"]["rollingUpdate"]["maxSurge"], self.replicas(), true)
+    }
+
+    fn max_unavailable(&self) -> i64 {
+        if !self.rolling() || self.replicas() == 0 {
+            return 0;
+        }
+        let n = share(&self.deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"], self.replicas(), false);
+        // Both zero would never move; validation refuses that as numbers, percentages may still round to it.
+        if n == 0 && self.max_surge() == 0 { 1 } else { n.min(self.replicas()) }
+    }
+
+    /// The ReplicaSet of a template not seen before. `false`: it must wait, for old pods to end
+    /// (Recreate).
+    fn make_newest(&self, mine: &[Tree], pods: &[Tree], plan: &mut Plan) -> bool {
+        let d = self.deployment;
+        if !self.rolling() {
+            let running = self.old.iter().any(|s| count(&s["spec"]["replicas"]) > 0) || self.has_old_pods(pods);
+            if running {
+                self.recreate(pods, plan);
+                return false;
+            }
+        }
+        let hash = template_hash(&d["spec"]["template"], d["status"]["collisionCount"].as_u64());
+        let name = format!("{}-{hash}", text(&d["metadata"]["name"]));
+        let mut template = d["spec"]["template"].clone();
+        put_label(&mut template["metadata"], HASH, &hash);
+        let mut selector = d["spec"]["selector"].clone();
+        selector["matchLabels"][HASH] = json!(hash);
+        let others: i64 = self.old.iter().map(|s| count(&s["spec"]["replicas"])).sum();
+        let replicas = if self.rolling() {
+            (self.replicas() + self.max_surge() - others).clamp(0, self.replicas())
+        } else {
+            self.replicas()
+        };
+        let mut annotations = inherited(d);
+        let revision = highest_revision(mine.iter()) + 1;
+        annotations[REVISION] = json!(revision.to_string());
+        annotations[DESIRED] = json!(self.replicas().to_string());
+        annotations[MAX] = json!((self.replicas() + self.max_surge()).to_string());
+        plan.because(format!("no ReplicaSet has the present template: making {name} with {replicas} pods"));
+        plan.actions.push(Action::Create {
+            tree: json!({"apiVersion": "apps/v1", "kind": "ReplicaSet",
+                "metadata": {"name": name, "namespace": d["metadata"]["namespace"], "labels": template["metadata"]["labels"],
+                    "annotations": annotations, "ownerReferences": [owner_reference(d)]},
+                "spec": {"replicas": replicas, "minReadySeconds": d["spec"]["minReadySeconds"].as_i64().unwrap_or(0),
+                    "selector": selector, "template": template}}),
+        });
+        plan.event(d, "Normal", "ScalingReplicaSet", format!("Scaled up replica set {name} from 0 to {replicas}"));
+        self.put_revision(revision, plan);
+        false
+    }
+
+    /// The newest's revision is above all others' (a rollback makes an old one the newest again), and
+    /// the Deployment shows it.
+    fn number(&self, plan: &mut Plan) {
+        let Some(newest) = &self.newest else { return };
+        let above = highest_revision(self.old.iter()) + 1;
+        let have = revision(newest);
+        let revision = if have < above { above } else { have };
+        let mut updated = newest.clone();
+        if have < above {
+            // kubectl shows which revisions this one has been before.
+            let history = "deployment.kubernetes.io/revision-history";
+            if have > 0 {
+                let before = text(&newest["metadata"]["annotations"][history]);
+                let seen = if before.is_empty() { have.to_string() } else { format!("{before},{have}") };
+                updated["metadata"]["annotations"][history] = json!(seen);
+            }
+            updated["metadata"]["annotations"][REVISION] = json!(revision.to_string());
+        }
+        for (k, v) in inherited(self.deployment).as_object().into_iter().flatten() {
+            updated["metadata"]["annotations"][k] = v.clone();
+        }
+        let min_ready = self.deployment["spec"]["minReadySeconds"].as_i64().unwrap_or(0);
+        if updated["spec"]["minReadySeconds"].as_i64().unwrap_or(0) != min_ready {
+            updated["spec"]["minReadySeconds"] = json!(min_ready);
+        }
+        if updated != *newest {
+            plan.because(format!("{} is revision {revision}", name(newest)));
+            plan.actions.push(Action::Update { tree: updated });
+        }
+        self.put_revision(revision, plan);
+    }
+
+    fn put_revision(&self, revision: i64, plan: &mut Plan) {
+        let d = self.deployment;
+        let shown = json!(revision.to_string());
+        if d["metadata"]["annotations"][REVISION] != shown {
+            let mut updated = d.clone();
+            put_annotation(&mut updated["metadata"], REVISION, &revision.to_string());
+            plan.actions.push(Action::Update { tree: updated });
+        }
+    }
+
+    /// The size was changed since the ReplicaSets were last scaled.
+    fn is_scaling(&self, mine: &[Tree]) -> bool {
+        mine.iter()
+            .filter(|s| count(&s["spec"]["replicas"]) > 0)
+            .any(|s| text(&s["metadata"]["annotations"][DESIRED]).parse::<i64>().is_ok_and(|d| d != self.replicas()))
+    }
+
+    /// Scales all ReplicaSets that have pods by the share they have (so that a change of size in the
+    /// midst of a rollout does not decide the rollout), or the only one to the full size.
+    fn scale_in_proportion(&self, plan: &mut Plan) {
+        let active: Vec<&Tree> =
+            self.old.iter().chain(&self.newest).filter(|s| count(&s["spec"]["replicas"]) > 0).collect();
+        let only = match active.as_slice() {
+            [] => self.newest.as_ref().or(self.old.last()),
+            [one] => Some(*one),
+            _ => None,
+        };
+        if let Some(set) = only {
+            self.scale(set, self.replicas(), plan);
+            return;
+        }
+        let saturated = self.newest.as_ref().is_some_and(|n| {
+            count(&n["spec"]["replicas"]) == self.replicas()
+                && count(&n["status"]["availableReplicas"]) == self.replicas()
+        });
+        if saturated {
+            for set in &self.old {
+                self.scale(set, 0, plan);
+            }
+            return;
+        }
+        if !self.rolling() {
+            return;
+        }
+        let total: i64 = active.iter().map(|s| count(&s["spec"]["replicas"])).sum();
+        let allowed = if self.replicas() > 0 { self.replicas() + self.max_surge() } else { 0 };
+        let mut to_add = allowed - total;
+        // Largest first; when growing, younger of equals first, when shrinking, older.
+        let mut order = active.clone();
+        order.sort_by(|a, b| {
+            let size = count(&b["spec"]["replicas"]).cmp(&count(&a["spec"]["replicas"]));
+            size.then(if to_add > 0 { created(b).cmp(&created(a)) } else { created(a).cmp(&created(b)) })
+        });
+        let mut sizes: Vec<i64> = Vec::new();
+        for set in &order {
+            let size = count(&set["spec"]["replicas"]);
+            let share = if to_add == 0 { 0 } else { self.fraction(set, size, to_add, allowed) };
+            sizes.push((size + share).max(0));
+            to_add -= share;
+        }
+        // What rounding left over goes to the largest.
+        if let Some(first) = sizes.first_mut() {
+            *first = (*first + to_add).max(0);
+        }
+        for (set, size) in order.iter().zip(sizes) {
+            self.scale(set, size, plan);
+        }
+    }
+
+    fn fraction(&self, set: &Tree, size: i64, to_add: i64, allowed: i64) -> i64 {
+        let before: i64 = text(&set["metadata"]["annotations"][MAX]).parse().unwrap_or(0);
+        let before = if before > 0 { before } else { self.replicas().max(1) };
+        let share = (size as f64 * allowed as f64 / before as f64).round() as i64 - size;
+        if to_add > 0 { share.clamp(0, to_add) } else { share.clamp(to_add, 0) }
+    }
+
+    /// Recreate: every old pod is gone before the first new one is made.
+    fn recreate(&self, pods: &[Tree], plan: &mut Plan) {
+        let mut scaled = false;
+        for set in &self.old {
+            if count(&set["spec"]["replicas"]) > 0 {
+                self.scale(set, 0, plan);
+                scaled = true;
+            }
+        }
+        if !scaled
+            && !self.has_old_pods(pods)
+            && let Some(newest) = &self.newest
+        {
+            self.scale(newest, self.replicas(), plan);
+        }
+    }
+
+    fn has_old_pods(&self, pods: &[Tree]) -> bool {
+        pods.iter().any(|p| {
+            !crate::pod::is_finished(p)
+                && controller_of(p).is_some_and(|o| self.old.iter().any(|s| s["metadata"]["uid"] == o["uid"]))
+        })
+    }
+
+    /// Rolling update: the newest up as far as the surge allows, the old down as far as enough stay
+    /// available.
+    fn roll(&self, plan: &mut Plan) {
+        let Some(newest) = &self.newest else { return };
+        let size = |s: &Tree| count(&s["spec"]["replicas"]);
+        let total: i64 = self.old.iter().map(size).sum::<i64>() + size(newest);
+        let want = self.replicas();
+        if size(newest) > want {
+            self.scale(newest, want, plan);
+            return;
+        }
+        if size(newest) < want {
+            let room = want + self.max_surge() - total;
+            if room > 0 {
+                self.scale(newest, size(newest) + room.min(want - size(newest)), plan);
+                return;
+            }
+        }
+        let old_total: i64 = self.old.iter().map(size).sum();
+        if old_total == 0 {
+            return;
+        }
+        let available = |s: &Tree| count(&s["status"]["availableReplicas"]);
+        let min_available = want - self.max_unavailable();
+        // Pods of the newest that are not available may become so: they count as lost for now.
+        let mut may_go = total - min_available - (size(newest) - available(newest));
+        if may_go <= 0 {
+            return;
+        }
+        // Those that serve nobody first, then the oldest.
+        let mut sizes: Vec<i64> = self.old.iter().map(size).collect();
+        for (s, n) in self.old.iter().zip(&mut sizes) {
+            let sick = (*n - available(s)).min(may_go).max(0);
+            *n -= sick;
+            may_go -= sick;
+        }
+        let all_available: i64 = self.old.iter().chain([newest]).map(available).sum();
+        let mut surplus = all_available - min_available;
+        for n in &mut sizes {
+            let go = (*n).min(surplus).max(0);
+            *n -= go;
+            surplus -= go;
+        }
+        for (s, n) in self.old.iter().zip(sizes) {
+            self.scale(s, n, plan);
+        }
+    }
+
+    fn scale(&self, set: &Tree, to: i64, plan: &mut Plan) {
+        let from = count(&set["spec"]["replicas"]);
+        let mut updated = set.clone();
+        updated["spec"]["replicas"] = json!(to);
+        put_annotation(&mut updated["metadata"], DESIRED, &self.replicas().to_string());
+        put_annotation(&mut updated["metadata"], MAX, &(self.replicas() + self.max_surge()).to_string());
+        if updated == *set {
+            return;
+        }
+        // An update of the same set planned just before is completed rather than contradicted.
+        let earlier = plan.actions.iter_mut().find_map(|a| match a {
+            Action::Update { tree } if tree["metadata"]["uid"] == set["metadata"]["uid"] => Some(tree),
+            _ => None,
+        });
+        match earlier {
+            Some(tree) => {
+                tree["spec"]["replicas"] = json!(to);
+                for key in [DESIRED, MAX] {
+                    tree["metadata"]["annotations"][key] = updated["metadata"]["annotations"][key].clone();
+                }
+            }
+            None => plan.actions.push(Action::Update { tree: updated }),
+        }
+        if from != to {
+            let direction = if to > from { "up" } else { "down" };
+            let said = format!("Scaled {direction} replica set {} from {from} to {to}", name(set));
+            plan.because(said.clone());
+            plan.event(self.deployment, "Normal", "ScalingReplicaSet", said);
+        }
+    }
+
+    /// Old ReplicaSets without pods are kept for rollbacks, as many as `revisionHistoryLimit` says.
+    fn forget_history(&self, plan: &mut Plan) {
+        let limit =
+            usize::try_from(self.deployment["spec"]["revisionHistoryLimit"].as_i64().unwrap_or(10)).unwrap_or(0);
+        let complete = self.newest.as_ref().is_some_and(|n| self.is_complete(n));
+        let idle: Vec<&Tree> = self
+            .old
+            .iter()
+            .filter(|s| {
+                count(&s["spec"]["replicas"]) == 0
+                    && count(&s["status"]["replicas"]) == 0
+                    && count(&s["metadata"]["generation"]) <= count(&s["status"]["observedGeneration"])
+                    && !is_terminating(s)
+            })
+            .collect();
+        if !complete || idle.len() <= limit {
+            return;
+        }
+        let mut by_revision = idle.clone();
+        by_revision.sort_by_key(|s| revision(s));
+        for set in by_revision.into_iter().take(idle.len() - limit) {
+            plan.because(format!("{} is past the revision history limit of {limit}", name(set)));
+            plan.delete(set);
+        }
+    }
+
+    fn is_complete(&self, newest: &Tree) -> bool {
+        let of = |field: &str| count(&newest["status"][field]);
+        let others: i64 = self.old.iter().map(|s| count(&s["status"]["replicas"])).sum();
+        of("replicas") == self.replicas() && of("availableReplicas") >= self.replicas() && others == 0
+    }
+
+    fn status(&self, plan: &mut Plan) {
+        let d = self.deployment;
+        let all = || self.old.iter().chain(&self.newest);
+        let sum = |field: &str| -> i64 { all().map(|s| count(&s["status"][field])).sum() };
+        let updated = self.newest.as_ref().map_or(0, |n| count(&n["status"]["replicas"]));
+        let (total, ready, available) = (sum("replicas"), sum("readyReplicas"), sum("availableReplicas"));
+        let mut status = if d["status"].is_object() { d["status"].clone() } else { json!({}) };
+        let unavailable = (all().map(|s| count(&s["spec"]["replicas"])).sum::<i64>() - available).max(0);
+        for (field, n) in [
+            ("replicas", total),
+            ("updatedReplicas", updated),
+            ("readyReplicas", ready),
+            ("availableReplicas", available),
+            ("unavailableReplicas", unavailable),
+        ] {
+            put_count(&mut status, field, n);
+        }
+        let enough = available >= self.replicas() - self.max_unavailable();
+        set_condition(
+            &mut status,
+            if enough {
+                json!({"type": "Available", "status": "True", "reason": "MinimumReplicasAvailable", "message": "Deployment has minimum availability."})
+            } else {
+                json!({"type": "Available", "status": "False", "reason": "MinimumReplicasUnavailable", "message": "Deployment does not have minimum availability."})
+            },
+            self.now,
+        );
+        self.progress(&mut status, plan);
+        status["observedGeneration"] = d["metadata"]["generation"].clone();
+        if status != d["status"] {
+            let mut tree = d.clone();
+            tree["status"] = status;
+            plan.actions.push(Action::UpdateStatus { tree });
+        }
+    }
+
+    /// The condition Progressing: made, moving, done, or stuck past `progressDeadlineSeconds`.
+    fn progress(&self, status: &mut Tree, plan: &mut Plan) {
+        let d = self.deployment;
+        let Some(deadline) = d["spec"]["progressDeadlineSeconds"].as_u64().filter(|s| *s < i32::MAX as u64) else {
+            return;
+        };
+        let have = items(&d["status"]["conditions"])
+            .iter()
+            .find(|c| c["type"] == "Progressing")
+            .cloned()
+            .unwrap_or(Tree::Null);
+        let progressing = |reason: &str, message: String| json!({"type": "Progressing", "status": "True", "reason": reason, "message": message});
+        if self.paused {
+            if have["reason"] != "DeploymentPaused" {
+                set_condition(
+                    status,
+                    json!({"type": "Progressing", "status": "Unknown", "reason": "DeploymentPaused", "message": "Deployment is paused"}),
+                    self.now,
+                );
+            }
+            return;
+        }
+        if have["reason"] == "DeploymentPaused" {
+            set_condition(
+                status,
+                json!({"type": "Progressing", "status": "Unknown", "reason": "DeploymentResumed", "message": "Deployment is resumed"}),
+                self.now,
+            );
+            return;
+        }
+        let Some(newest) = &self.newest else {
+            if have.is_null() {
+                let planned = plan.actions.iter().find_map(|a| match a {
+                    Action::Create { tree } => Some(name(tree)),
+                    _ => None,
+                });
+                if let Some(set) = planned {
+                    set_condition(
+                        status,
+                        progressing("NewReplicaSetCreated", format!("Created new replica set \"{set}\"")),
+                        self.now,
+                    );
+                }
+            }
+            return;
+        };
+        if self.is_complete(newest) {
+            let message = format!("ReplicaSet \"{}\" has successfully progressed.", name(newest));
+            set_condition(status, progressing("NewReplicaSetAvailable", message), self.now);
+            return;
+        }
+        let of = |s: &Tree, field: &str| count(&s[field]);
+        let old_of = |s: &Tree| of(s, "replicas") - of(s, "updatedReplicas");
+        let moved = of(status, "updatedReplicas") > of(&d["status"], "updatedReplicas")
+            || old_of(status) < old_of(&d["status"])
+            || of(status, "readyReplicas") > of(&d["status"], "readyReplicas")
+            || of(status, "availableReplicas") > of(&d["status"], "availableReplicas");
+        let message = format!("ReplicaSet \"{}\" is progressing.", name(newest));
+        if moved || have.is_null() || have["reason"] == "NewReplicaSetAvailable" {
+            // Progress renews the time, which the deadline counts from.
+            if let Some(cs) = status["conditions"].as_array_mut() {
+                cs.retain(|c| c["type"] != "Progressing");
+            }
+            let mut c = progressing("ReplicaSetUpdated", message);
+            if have["status"] == "True" {
+                c["lastTransitionTime"] = have["lastTransitionTime"].clone();
+            }
+            set_condition(status, c, self.now);
+            plan.look_again(self.now + Duration::from_secs(deadline));
+            return;
+        }
+        let since = Wall::parse_rfc3339(text(&have["lastUpdateTime"])).unwrap_or(self.now);
+        let until = since + Duration::from_secs(deadline);
+        if self.now >= until {
+            let message = format!("ReplicaSet \"{}\" has timed out progressing.", name(newest));
+            set_condition(
+                status,
+                json!({"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": message}),
+                self.now,
+            );
+        } else {
+            plan.look_again(until);
+        }
+    }
+}
+
+fn name(object: &Tree) -> &str {
+    text(&object["metadata"]["name"])
+}
+
+fn created(object: &Tree) -> &str {
+    // RFC 3339 of one length sorts as text.
+    text(&object["metadata"]["creationTimestamp"])
+}
+
+fn revision(set: &Tree) -> i64 {
+    text(&set["metadata"]["annotations"][REVISION]).parse().unwrap_or(0)
+}
+
+fn highest_revision<'a>(sets: impl Iterator<Item = &'a Tree>) -> i64 {
+    sets.map(revision).max().unwrap_or(0)
+}
+
+/// A number, or a percentage of `of`.
+fn share(value: &Tree, of: i64, up: bool) -> i64 {
+    match value {
+        Tree::String(s) => {
+            let percent: i64 = s.trim_end_matches('%').parse().unwrap_or(0);
+            let hundredths = percent.saturating_mul(of);
+            if up { (hundredths + 99) / 100 } else { hundredths / 100 }
+        }
+        other => count(other),
+    }
+}
+
+/// Whether two pod templates are one but for the hash label.
+fn same_template(a: &Tree, b: &Tree) -> bool {
+    let bare = |t: &Tree| {
+        let mut t = t.clone();
+        if let Some(l) = t["metadata"]["labels"].as_object_mut() {
+            l.remove(HASH);
+        }
+        if let Some(m) = t["metadata"].as_object_mut() {
+            m.retain(|k, v| k != "creationTimestamp" && !v.is_null());
+        }
+        t
+    };
+    bare(a) == bare(b)
+}
+
+/// A short name for a template, as the suffix of its ReplicaSet and the value of `pod-template-hash`:
+/// FNV-1a over its canonical JSON and the number of collisions so far, in letters that spell no word
+/// (apimachinery's SafeEncodeString). It only has to be stable and differ; that two releases give one
+/// template two names is harmless, since ReplicaSets are found by their templates.
+fn template_hash(template: &Tree, collisions: Option<u64>) -> String {
+    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    let mut h: u32 = 0x811c_9dc5;
+    let mut eat = |bytes: &[u8]| {
+        for b in bytes {
+            h = (h ^ u32::from(*b)).wrapping_mul(0x0100_0193);
+        }
+    };
+    eat(template.to_string().as_bytes());
+    if let Some(n) = collisions {
+        eat(&n.to_le_bytes());
+    }
+    h.to_string().bytes().map(|d| char::from(LETTERS[usize::from(d) % LETTERS.len()])).collect()
+}
+
+/// The Deployment's annotations that its ReplicaSets get, too.
+fn inherited(deployment: &Tree) -> Tree {
+    let own = [
+        REVISION,
+        "kubectl.kubernetes.io/last-applied-configuration",
+        DESIRED,
+        MAX,
+        "deployment.kubernetes.io/revision-history",
+        "deprecated.deployment.rollback.to",
+    ];
+    let all = deployment["metadata"]["annotations"].as_object().into_iter().flatten();
+    Tree::Object(all.filter(|(k, _)| !own.contains(&k.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect())
+}
+
+fn put_label(metadata: &mut Tree, key: &str, value: &str) {
+    if !metadata.is_object() {
+        *metadata = json!({});
+    }
+    if !metadata["labels"].is_object() {
+        metadata["labels"] = json!({});
+    }
+    metadata["labels"][key] = json!(value);
+}
+
+fn put_annotation(metadata: &mut Tree, key: &str, value: &str) {
+    if !metadata["annotations"].is_object() {
+        metadata["annotations"] = json!({});
+    }
+    metadata["annotations"][key] = json!(value);
+}
+
+#[cfg(test)]
+#[path = "deployment_tests.rs"]
+mod tests;
