@@ -3,8 +3,8 @@
 //!
 //! Each chore is a file of its own; this one only names them.
 
-use anyhow::Result;
 use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 
 mod arrows;
 mod fix;
@@ -39,8 +39,8 @@ enum Chore {
     Schema(schema::Args),
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().chore {
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().chore {
         Chore::Schema(args) => schema::run(&args),
         Chore::Verify { quick } => verify::run(quick),
         Chore::Fix => fix::run(),
@@ -48,5 +48,13 @@ fn main() -> Result<()> {
             print!("{}", arrows::table());
             Ok(())
         }
-    }
+    };
+    // The chain of reasons, once; where in this program it arose helps nobody.
+    outcome.map_or_else(
+        |e| {
+            eprintln!("{e:#}");
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    )
 }
