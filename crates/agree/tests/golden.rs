@@ -17,7 +17,14 @@ fn records_version_1() -> [(&'static str, &'static [u8], Record); 6] {
         (
             "entry",
             include_bytes!("golden/log/entry.1.bin"),
-            Record::Entry { cell: CELL, replica: REPLICA, term: 7, index: 0x0102_0304, kind: 2, payload: payload.clone() },
+            Record::Entry {
+                cell: CELL,
+                replica: REPLICA,
+                term: 7,
+                index: 0x0102_0304,
+                kind: 2,
+                payload: payload.clone(),
+            },
         ),
         (
             "hard",
@@ -27,7 +34,13 @@ fn records_version_1() -> [(&'static str, &'static [u8], Record); 6] {
         (
             "checkpoint",
             include_bytes!("golden/log/checkpoint.1.bin"),
-            Record::Checkpoint { cell: CELL, replica: REPLICA, applied_index: 9, applied_term: 6, body: payload.clone() },
+            Record::Checkpoint {
+                cell: CELL,
+                replica: REPLICA,
+                applied_index: 9,
+                applied_term: 6,
+                body: payload.clone(),
+            },
         ),
         ("carried", include_bytes!("golden/log/carried.1.bin"), Record::Carried { cell: CELL, record: payload }),
         (
