@@ -7,8 +7,11 @@
 
 #![forbid(unsafe_code)]
 
+mod admission;
+pub mod decide;
 pub mod decision;
 pub mod kinds;
+mod owned;
 pub mod rbac;
 pub mod read;
 pub mod record;

@@ -234,6 +234,19 @@ enum Subject {
     Group(String),
 }
 
+impl std::fmt::Display for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            // A ServiceAccount is named as bindings name it.
+            Subject::User(n) => match n.strip_prefix("system:serviceaccount:").and_then(|n| n.split_once(':')) {
+                Some((ns, name)) => write!(f, "ServiceAccount {}", quote(&format!("{name}/{ns}"))),
+                None => write!(f, "User {}", quote(n)),
+            },
+            Subject::Group(g) => write!(f, "Group {}", quote(g)),
+        }
+    }
+}
+
 impl Subject {
     fn all(binding: &Tree, namespace: &str) -> Vec<Subject> {
         let text = |v: &Tree| v.as_str().unwrap_or_default().to_owned();
@@ -266,7 +279,14 @@ impl Subject {
 #[derive(Debug, Default)]
 pub struct ClusterPolicy {
     roles: BTreeMap<String, Arc<Vec<Rule>>>,
-    bindings: Vec<(Vec<Subject>, String)>,
+    bindings: Vec<Binding>,
+}
+
+#[derive(Debug)]
+struct Binding {
+    name: String,
+    subjects: Vec<Subject>,
+    role: String,
 }
 
 impl ClusterPolicy {
@@ -281,7 +301,11 @@ impl ClusterPolicy {
         let roles =
             all.iter().map(|r| (name(r), Arc::new(aggregated(r, &all).unwrap_or_else(|| Rule::all(r))))).collect();
         let bindings = bindings
-            .map(|b| (Subject::all(b, ""), b["roleRef"]["name"].as_str().unwrap_or_default().to_owned()))
+            .map(|b| Binding {
+                name: name(b),
+                subjects: Subject::all(b, ""),
+                role: b["roleRef"]["name"].as_str().unwrap_or_default().to_owned(),
+            })
             .collect();
         ClusterPolicy { roles, bindings }
     }
@@ -294,8 +318,8 @@ impl ClusterPolicy {
     fn rules<'a>(&'a self, user: &'a User) -> impl Iterator<Item = &'a Rule> {
         self.bindings
             .iter()
-            .filter(|(subjects, _)| subjects.iter().any(|s| s.is(user)))
-            .filter_map(|(_, role)| self.role(role))
+            .filter(|b| b.subjects.iter().any(|s| s.is(user)))
+            .filter_map(|b| self.role(&b.role))
             .flatten()
     }
 }
@@ -335,6 +359,44 @@ pub fn allowed(user: &User, a: &Attributes, view: &dyn View) -> bool {
         return true;
     }
     !a.namespace.is_empty() && namespace_rules(user, &a.namespace, view).iter().any(|r| r.allows(a))
+}
+
+/// Why a user may do this: empty for system:masters, the binding's words for anybody else; `None` if they
+/// may not.
+pub fn reason(user: &User, a: &Attributes, view: &dyn View) -> Option<String> {
+    if user.groups.iter().any(|g| g == "system:masters") {
+        return Some(String::new());
+    }
+    let policy = view.shared().policy();
+    for b in &policy.bindings {
+        if let Some(s) = b.subjects.iter().find(|s| s.is(user))
+            && policy.role(&b.role).is_some_and(|rules| rules.iter().any(|r| r.allows(a)))
+        {
+            return Some(format!(
+                "RBAC: allowed by ClusterRoleBinding {} of ClusterRole {} to {s}",
+                quote(&b.name),
+                quote(&b.role)
+            ));
+        }
+    }
+    if a.namespace.is_empty() {
+        return None;
+    }
+    for (name, stored) in view.list(ROLE_BINDING, None) {
+        let b = stored.tree();
+        let subjects = Subject::all(&b, &a.namespace);
+        if let Some(s) = subjects.iter().find(|s| s.is(user))
+            && rules_of_ref(&b["roleRef"], view).iter().any(|r| r.allows(a))
+        {
+            return Some(format!(
+                "RBAC: allowed by RoleBinding {} of {} {} to {s}",
+                quote(&format!("{name}/{}", a.namespace)),
+                b["roleRef"]["kind"].as_str().unwrap_or_default(),
+                quote(b["roleRef"]["name"].as_str().unwrap_or_default())
+            ));
+        }
+    }
+    None
 }
 
 /// Refuses what a user may not do.

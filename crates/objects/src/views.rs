@@ -20,6 +20,11 @@ pub fn is_view(kind: &Kind) -> bool {
     matches!((kind.group, kind.version, kind.kind), ("events.k8s.io", _, "Event") | ("autoscaling", "v1", _))
 }
 
+/// The kind that records of a kind's storage group-kind are stored as.
+pub fn stored_kind(kind: &'static Kind) -> &'static Kind {
+    if is_view(kind) { crate::kinds::by_storage(kind.storage).unwrap_or(kind) } else { kind }
+}
+
 /// An object in its storage version, from the version a client wrote.
 pub fn to_storage(kind: &Kind, tree: Tree) -> Tree {
     match (kind.group, kind.version, kind.kind) {
