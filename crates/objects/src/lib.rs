@@ -12,6 +12,7 @@ pub mod decide;
 pub mod decision;
 pub mod kinds;
 mod owned;
+pub mod patch;
 pub mod rbac;
 pub mod read;
 pub mod record;

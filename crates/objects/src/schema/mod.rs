@@ -201,6 +201,8 @@ pub enum ListKind {
 pub struct PatchRule {
     /// `patchStrategy` contains `merge`: lists are merged (by `merge_key`, or as sets of scalars).
     pub merge: bool,
+    /// `patchStrategy` contains `replace`: a struct is replaced, not merged.
+    pub replace: bool,
     /// `patchStrategy` contains `retainKeys`.
     pub retain_keys: bool,
     /// `patchMergeKey`.

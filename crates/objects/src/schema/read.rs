@@ -110,6 +110,7 @@ impl Builder {
             atomic: f.a,
             patch: PatchRule {
                 merge: f.s.split(',').any(|s| s == "merge"),
+                replace: f.s.split(',').any(|s| s == "replace"),
                 retain_keys: f.s.split(',').any(|s| s == "retainKeys"),
                 merge_key: (!f.k.is_empty()).then(|| f.k.into_owned()),
             },
