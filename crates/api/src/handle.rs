@@ -1,0 +1,163 @@
+//! A request's way through the gateway: bounds, authentication, routing, the backend, and back.
+
+use crate::authenticate;
+use crate::nonresource;
+use crate::peer::Peer;
+use crate::port::{Backend, Refusal};
+use crate::resource;
+use crate::respond::{self, Body};
+use crate::route::{self, Route};
+use crate::server::Limits;
+use crate::status;
+use http::header::{ACCEPT, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
+use hyper::body::Incoming;
+use objects::request::User;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+/// Everything requests share.
+pub(crate) struct Gateway<B> {
+    pub(crate) backend: Arc<B>,
+    limits: Limits,
+    requests: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    /// Says true once the server is to stop: watches and streams end.
+    pub(crate) closed: watch::Receiver<bool>,
+    random: &'static dyn rustls::crypto::SecureRandom,
+}
+
+/// A request, read as far as its head goes.
+pub(crate) struct Head {
+    pub(crate) method: Method,
+    /// As sent, still escaped.
+    pub(crate) path: String,
+    pub(crate) route: Route,
+    pub(crate) query: Vec<(String, String)>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) user: Arc<User>,
+}
+
+impl Head {
+    /// The first value of a query parameter.
+    pub(crate) fn param(&self, key: &str) -> Option<&str> {
+        self.query.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+
+    /// A query parameter as Kubernetes reads booleans: there, and neither `false` nor `0`.
+    pub(crate) fn flag(&self, key: &str) -> bool {
+        self.param(key).is_some_and(|v| !v.eq_ignore_ascii_case("false") && v != "0")
+    }
+
+    /// All Accept headers as one.
+    pub(crate) fn accept(&self) -> Option<String> {
+        let all: Vec<&str> = self.headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
+        if all.is_empty() { None } else { Some(all.join(",")) }
+    }
+
+    pub(crate) fn user_agent(&self) -> &str {
+        self.headers.get(USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default()
+    }
+}
+
+/// A place among the requests or streams at work, given back when dropped.
+pub(crate) type Place = OwnedSemaphorePermit;
+
+impl<B: Backend> Gateway<B> {
+    pub(crate) fn new(backend: Arc<B>, limits: Limits, closed: watch::Receiver<bool>) -> Gateway<B> {
+        Gateway {
+            backend,
+            limits,
+            requests: Arc::new(Semaphore::new(limits.requests)),
+            streams: Arc::new(Semaphore::new(limits.streams)),
+            closed,
+            random: rustls::crypto::aws_lc_rs::default_provider().secure_random,
+        }
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// 128 bits of chance.
+    pub(crate) fn chance(&self) -> u128 {
+        let mut bytes = [0; 16];
+        // The operating system's source does not fail once it has been seeded; if it ever does, there is
+        // no safe number to give instead.
+        assert!(self.random.fill(&mut bytes).is_ok(), "the system has no randomness to give");
+        u128::from_be_bytes(bytes)
+    }
+
+    /// A place for a request; the refusal if there is none.
+    pub(crate) fn request_place(&self) -> Result<Place, Refusal> {
+        self.requests.clone().try_acquire_owned().map_err(|_| status::too_many_requests())
+    }
+
+    /// A place for a watch or a stream; the refusal if there is none.
+    pub(crate) fn stream_place(&self) -> Result<Place, Refusal> {
+        self.streams.clone().try_acquire_owned().map_err(|_| status::too_many_requests())
+    }
+
+    /// Answers one request, whatever it is.
+    pub(crate) async fn answer(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<Body> {
+        let audit = audit_id(request.headers()).unwrap_or_else(|| {
+            HeaderValue::from_str(&base::Uid::from_chance(self.chance()).to_string())
+                .unwrap_or(HeaderValue::from_static(""))
+        });
+        let accept = request.headers().get(ACCEPT).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let mut response = match self.dispatch(request, &peer).await {
+            Ok(r) => r,
+            Err(refusal) => respond::refusal(&refusal, accept.as_deref()),
+        };
+        let headers = response.headers_mut();
+        headers.insert(HeaderName::from_static("audit-id"), audit);
+        headers.entry(http::header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+        response
+    }
+
+    async fn dispatch(&self, request: Request<Incoming>, peer: &Arc<Peer>) -> Result<Response<Body>, Refusal> {
+        let path = request.uri().path().to_owned();
+        let route = route::route(&path);
+        let user = self.user(&request, peer).await?;
+        let query = route::query(request.uri().query().unwrap_or_default());
+        let head =
+            Head { method: request.method().clone(), path, route, query, headers: request.headers().clone(), user };
+        if head.user.name == authenticate::ANONYMOUS && !nonresource::public(&head.route) {
+            return Err(status::unauthorized());
+        }
+        match &head.route {
+            Route::Resource(path) => {
+                let path = path.clone();
+                resource::answer(self, head, path, request, peer).await
+            }
+            _ => {
+                let _place = self.request_place()?;
+                nonresource::answer(self, &head, peer).await
+            }
+        }
+    }
+
+    /// Who asks, after impersonation.
+    async fn user(&self, request: &Request<Incoming>, peer: &Peer) -> Result<Arc<User>, Refusal> {
+        let headers = request.headers();
+        let hidden = authenticate::websocket_bearer(headers);
+        let token = authenticate::bearer(headers)?.or(hidden.as_deref());
+        let real = match (&peer.user, token) {
+            (Some(user), _) => user.clone(),
+            (None, Some(token)) => {
+                let user = self.backend.authenticate(token).await.ok_or_else(status::unauthorized)?;
+                Arc::new(authenticate::known(user))
+            }
+            (None, None) => Arc::new(authenticate::anonymous()),
+        };
+        let Some(wanted) = authenticate::impersonated(headers)? else { return Ok(real) };
+        self.backend.impersonate(&real, &wanted).await?;
+        Ok(Arc::new(wanted))
+    }
+}
+
+/// The client's own Audit-ID, if it is short and plain enough to be logged.
+fn audit_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    let id = headers.get("audit-id")?;
+    (id.len() <= 64 && id.to_str().is_ok() && !id.is_empty()).then(|| id.clone())
+}
