@@ -12,6 +12,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod chance;
+pub mod disk;
 pub mod id;
 pub mod quantity;
 pub mod queue;
