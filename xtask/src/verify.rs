@@ -55,7 +55,12 @@ pub(crate) fn run(quick: bool) -> Result<()> {
 }
 
 fn lints() -> Result<()> {
-    tree::run(&mut tree::cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    // The end-to-end stories are left out of "all targets", so that a plain `cargo test` leaves them out.
+    for targets in [&["--all-targets"][..], &["--test", "scenarios"]] {
+        let head = ["clippy", "--locked", "--workspace"];
+        tree::run(&mut tree::cargo(&[&head, targets, &["--", "-D", "warnings"]].concat()))?;
+    }
+    Ok(())
 }
 
 fn documentation() -> Result<()> {

@@ -1,0 +1,128 @@
+//! A mesh of one, as its first user meets it: namespaces and configmaps by kubectl, then `kill -9`.
+
+use anyhow::{Context, Result, ensure};
+use e2e::{Node, Options, Place};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+fn node(place: &Place) -> Result<Node> {
+    Node::start(place, Options::without_pods(place.join("data")))
+}
+
+#[test]
+fn configmaps_are_made_changed_watched_and_deleted() -> Result<()> {
+    let place = Place::new("first-objects")?;
+    let mut node = node(&place)?;
+    let kubectl = node.kubectl();
+
+    assert_eq!(kubectl.ok(&["create", "namespace", "shop"])?, "namespace/shop created\n");
+    let watch =
+        kubectl.watch(&["get", "configmaps", "-n", "shop", "--watch", "--output-watch-events", "-o", "name"])?;
+    watch.until_line("ADDED      configmap/kube-root-ca.crt")?;
+
+    kubectl.ok(&["create", "configmap", "prices", "-n", "shop", "--from-literal=apple=1"])?;
+    watch.until_line("ADDED      configmap/prices")?;
+    let made = kubectl.json(&["get", "configmap", "prices", "-n", "shop"])?;
+    assert_eq!(made["data"], json!({"apple": "1"}));
+    ensure!(made["metadata"]["uid"].as_str().is_some_and(|uid| uid.len() == 36), "{made}");
+
+    let applied = "{apiVersion: v1, kind: ConfigMap, metadata: {name: stock, namespace: shop}, data: {apple: '5'}}";
+    assert_eq!(kubectl.ok_with(&["apply", "-f", "-"], applied)?, "configmap/stock created\n");
+    assert_eq!(kubectl.ok_with(&["apply", "-f", "-"], applied)?, "configmap/stock unchanged\n");
+    let changed = applied.replace("'5'", "'4'");
+    assert_eq!(kubectl.ok_with(&["apply", "-f", "-"], &changed)?, "configmap/stock configured\n");
+    watch.until_line("MODIFIED   configmap/stock")?;
+
+    kubectl.ok(&["patch", "configmap", "prices", "-n", "shop", "--type=merge", "-p", r#"{"data":{"pear":"2"}}"#])?;
+    let patched = kubectl.json(&["get", "configmap", "prices", "-n", "shop"])?;
+    assert_eq!(patched["data"], json!({"apple": "1", "pear": "2"}));
+    ensure!(patched["metadata"]["resourceVersion"] != made["metadata"]["resourceVersion"], "a write has a revision");
+
+    kubectl.ok(&["delete", "configmap", "prices", "-n", "shop"])?;
+    watch.until_line("DELETED    configmap/prices")?;
+    let missing = kubectl.refused(&["get", "configmap", "prices", "-n", "shop"], "")?;
+    assert_eq!(missing, "Error from server (NotFound): configmaps \"prices\" not found\n");
+
+    let (lines, _) = watch.end()?;
+    let of = |name: &str| lines.iter().filter(|l| l.ends_with(name)).cloned().collect::<Vec<_>>();
+    assert_eq!(
+        of("/prices"),
+        ["ADDED      configmap/prices", "MODIFIED   configmap/prices", "DELETED    configmap/prices"]
+    );
+    ensure!(node.stop()?.success(), "SIGTERM is orderly");
+    Ok(())
+}
+
+#[test]
+fn a_second_process_on_the_same_data_is_refused() -> Result<()> {
+    let place = Place::new("first-objects")?;
+    let first = node(&place)?;
+    let mut options = Options::without_pods(first.data().to_owned());
+    options.data = first.data().to_owned();
+    let second = Node::start(&place, options);
+    let told = format!("{:#}", second.err().context("the second node started")?);
+    ensure!(told.contains("exit status: 3"), "{told}");
+    first.kubectl().ok(&["get", "namespaces"])?;
+    Ok(())
+}
+
+#[test]
+fn what_was_acknowledged_survives_kill_9() -> Result<()> {
+    let place = Place::new("kill-9")?;
+    let mut node = node(&place)?;
+    node.kubectl().ok(&["create", "namespace", "shop"])?;
+    let acknowledged = Mutex::new(BTreeSet::new());
+    for round in 0..3 {
+        write_until_killed(&mut node, round, &acknowledged)?;
+        node.start_again()?;
+        all_are_there(&node, &acknowledged)?;
+    }
+    Ok(())
+}
+
+/// Writers create configmaps until the node is killed under them; what kubectl called created is noted.
+pub(crate) fn write_until_killed(node: &mut Node, round: u32, acknowledged: &Mutex<BTreeSet<String>>) -> Result<()> {
+    let stop = AtomicBool::new(false);
+    let kubectl = node.kubectl();
+    let before = count(acknowledged);
+    std::thread::scope(|scope| {
+        for writer in 0..2 {
+            let (kubectl, stop) = (&kubectl, &stop);
+            scope.spawn(move || {
+                for n in 0.. {
+                    let name = format!("r{round}-w{writer}-{n}");
+                    let args = ["create", "configmap", &name, "-n", "shop", "--from-literal=a=b"];
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    if kubectl.run(&args).is_ok_and(|a| a.succeeded()) {
+                        acknowledged.lock().unwrap().insert(name);
+                    }
+                }
+            });
+        }
+        let enough = e2e::until("ten acknowledged writes", Duration::from_secs(60), || {
+            Ok((count(acknowledged) >= before + 10).then_some(()))
+        });
+        let killed = node.kill();
+        stop.store(true, Ordering::Relaxed);
+        enough.and(killed)
+    })
+}
+
+/// Everything noted is still there.
+pub(crate) fn all_are_there(node: &Node, acknowledged: &Mutex<BTreeSet<String>>) -> Result<()> {
+    let listed = node.kubectl().ok(&["get", "configmaps", "-n", "shop", "-o", "name"])?;
+    let listed: BTreeSet<String> = listed.lines().map(|l| l.trim_start_matches("configmap/").to_owned()).collect();
+    let noted = acknowledged.lock().unwrap();
+    let lost: Vec<_> = noted.difference(&listed).collect();
+    ensure!(lost.is_empty(), "acknowledged and lost: {lost:?}\n{}", node.log_tail());
+    Ok(())
+}
+
+fn count(acknowledged: &Mutex<BTreeSet<String>>) -> usize {
+    acknowledged.lock().unwrap().len()
+}

@@ -1,0 +1,17 @@
+//! What the end-to-end stories are told with: the real `beemesh` program, the real `kubectl`, and the
+//! faults a machine has. The stories are in `scenarios`, one a file.
+//!
+//! Nothing here looks inside the program: it is started, killed and asked as a user would. Whatever a
+//! story starts, mounts or makes goes when its handle goes, also when the story fails.
+
+pub mod forgetful;
+pub mod kubectl;
+pub mod node;
+pub mod place;
+pub mod wait;
+
+pub use forgetful::{Forgetful, Loss};
+pub use kubectl::{Answer, Kubectl, Watching};
+pub use node::{Node, Options};
+pub use place::Place;
+pub use wait::until;

@@ -1,0 +1,211 @@
+//! One `beemesh up`, started, killed and started again.
+
+use crate::{Kubectl, Place, until};
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs::{File, OpenOptions};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// How long a node may take to serve, or to stop, before the story fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How a node is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where its data lies.
+    pub data: PathBuf,
+    /// The address it listens at, for the API (6443) and the mesh (7443).
+    pub address: Ipv4Addr,
+    /// More flags of `beemesh up`.
+    pub flags: Vec<String>,
+}
+
+impl Options {
+    /// A node that keeps cells and serves the API without running pods.
+    pub fn without_pods(data: PathBuf) -> Options {
+        let flags = vec!["--runtime".to_owned(), "none".to_owned()];
+        Options { data, address: Place::address(), flags }
+    }
+}
+
+/// A running node. It is killed when the handle goes.
+#[derive(Debug)]
+pub struct Node {
+    options: Options,
+    kubeconfig: PathBuf,
+    home: PathBuf,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl Node {
+    /// Starts a node and waits until it says that it is ready.
+    ///
+    /// # Errors
+    /// If it cannot be started, ends, or is not ready in time; its log is part of the error.
+    pub fn start(place: &Place, options: Options) -> Result<Node> {
+        let name = options.address.to_string();
+        let home = place.join(&format!("home-{name}"));
+        std::fs::create_dir_all(&home)?;
+        let mut node = Node {
+            kubeconfig: place.join(&format!("kubeconfig-{name}")),
+            log: place.join(&format!("log-{name}")),
+            home,
+            options,
+            child: None,
+        };
+        node.start_again()?;
+        Ok(node)
+    }
+
+    /// Starts it again after [`Node::kill`] or [`Node::stop`] and waits until it is ready. Returns how long
+    /// that took.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub fn start_again(&mut self) -> Result<Duration> {
+        let start = Instant::now();
+        self.spawn()?;
+        let kubectl = self.kubectl();
+        let ready = until("a ready node", PATIENCE, || {
+            self.still_runs()?;
+            Ok((self.kubeconfig.exists() && kubectl.run(&["get", "--raw", "/readyz"])?.succeeded()).then_some(()))
+        });
+        ready.with_context(|| self.log_tail())?;
+        Ok(start.elapsed())
+    }
+
+    /// Starts it, expecting that it refuses. Returns how it ended and what it printed.
+    ///
+    /// # Errors
+    /// If it cannot be started or goes on running.
+    pub fn start_refused(&mut self) -> Result<(ExitStatus, String)> {
+        self.spawn()?;
+        let child = self.child.as_mut().context("no process")?;
+        let status = until("a refusal", PATIENCE, || Ok(child.try_wait()?))?;
+        self.child = None;
+        Ok((status, self.log_tail()))
+    }
+
+    fn spawn(&mut self) -> Result<()> {
+        if self.child.is_some() {
+            bail!("the node runs already");
+        }
+        let program = program()?;
+        let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
+        let address = |port| SocketAddr::from((self.options.address, port)).to_string();
+        // setpriv: if this test is killed, the kernel kills the node, and nothing is left behind. It execs,
+        // so the pid is the node's.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL"])
+            .arg(&program)
+            .arg("up")
+            .arg("--data")
+            .arg(&self.options.data)
+            .args(["--api", &address(6443), "--listen", &address(7443)])
+            .arg("--kubeconfig")
+            .arg(&self.kubeconfig)
+            .args(&self.options.flags)
+            .env("HOME", &self.home)
+            .env("RUST_BACKTRACE", "1")
+            .env_remove("KUBECONFIG")
+            .stdin(std::process::Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("cannot start setpriv (package util-linux)")?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    fn still_runs(&mut self) -> Result<()> {
+        let child = self.child.as_mut().context("the node was not started")?;
+        match child.try_wait()? {
+            None => Ok(()),
+            Some(status) => {
+                self.child = None;
+                Err(anyhow!("the node ended ({status})"))
+            }
+        }
+    }
+
+    /// A kubectl that speaks to this node as its administrator.
+    pub fn kubectl(&self) -> Kubectl {
+        Kubectl::new(&self.kubeconfig, &self.home)
+    }
+
+    /// `kill -9`: what it had in memory is gone, what it wrote is in the page cache. Returns when the process
+    /// is gone.
+    ///
+    /// # Errors
+    /// If it was not running.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("the node does not run")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// SIGTERM, then waits for its orderly end.
+    ///
+    /// # Errors
+    /// If it was not running or does not end in time.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        let child = self.child.as_mut().context("the node does not run")?;
+        kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM)?;
+        let status = until("an orderly end", PATIENCE, || Ok(child.try_wait()?));
+        let status = status.with_context(|| self.log_tail())?;
+        self.child = None;
+        Ok(status)
+    }
+
+    /// Resident memory in bytes.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let pid = self.child.as_ref().context("the node does not run")?.id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib * 1024)
+    }
+
+    /// Where its data lies.
+    pub fn data(&self) -> &Path {
+        &self.options.data
+    }
+
+    /// The end of what it printed, for people.
+    pub fn log_tail(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let tail = lines[lines.len().saturating_sub(80)..].join("\n");
+        format!("--- {}, the end of its log:\n{tail}\n---", self.options.address)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            if std::thread::panicking() {
+                eprintln!("{}", self.log_tail());
+            }
+            // It may have ended by itself: either way it is gone after this.
+            let _ = self.kill();
+        }
+    }
+}
+
+/// The program as the workspace built it: beside the folder this test was built into.
+fn program() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let program = own.parent().and_then(Path::parent).map(|target| target.join("beemesh"));
+    let program = program.context("this test is in no target folder")?;
+    File::open(&program).with_context(|| format!("{} is not built: make e2e builds it", program.display()))?;
+    Ok(program)
+}
