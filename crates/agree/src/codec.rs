@@ -153,6 +153,10 @@ impl<'a> Reader<'a> {
         (0..self.count(8)?).map(|_| self.u64()).collect()
     }
 
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.at == self.bytes.len()
+    }
+
     pub(crate) fn end(self) -> Result<(), DecodeError> {
         if self.at == self.bytes.len() { Ok(()) } else { Err(self.malformed()) }
     }

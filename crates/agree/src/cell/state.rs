@@ -184,6 +184,11 @@ impl State {
             self.bytes -= key.len() as u64 + old.len() as u64;
         }
     }
+
+    /// Deletions leave no record: what is known of the greatest revision from elsewhere.
+    pub(crate) fn raise_revision(&mut self, revision: Revision) {
+        self.revision = self.revision.max(revision);
+    }
 }
 
 #[cfg(test)]

@@ -918,21 +918,17 @@ impl Replica {
         let mut records = Vec::new();
         let (cell, replica) = (self.config.cell, self.me());
         if let Some(hard) = ready.hs() {
-            let hard = hard.clone();
-            let new = (hard.term, hard.vote, hard.commit);
-            self.raw.mut_store().set_hard(hard);
-            // A commit index alone is worth no write: it is found again. It rides along with others.
-            if ready.must_sync() {
-                let (term, vote, commit) = new;
-                records.push(Record::Hard { cell, replica, term, vote, commit });
-                self.hard_logged = new;
-            }
-        } else if ready.must_sync() {
+            self.raw.mut_store().set_hard(hard.clone());
+        }
+        if ready.must_sync() {
+            // A commit index alone is worth no write: it is found again. It rides along with others, and of
+            // durable entries only, so that one beyond the end of a log tells of a loss.
             let hard = self.raw.store().hard();
-            let (term, vote, commit) = (hard.term, hard.vote, hard.commit);
-            if self.hard_logged != (term, vote, commit) {
+            let hard = (hard.term, hard.vote, hard.commit.min(self.raw.raft.raft_log.persisted));
+            if self.hard_logged != hard {
+                let (term, vote, commit) = hard;
                 records.push(Record::Hard { cell, replica, term, vote, commit });
-                self.hard_logged = (term, vote, commit);
+                self.hard_logged = hard;
             }
         }
         let installed = (!ready.snapshot().is_empty()).then(|| {

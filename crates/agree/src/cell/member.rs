@@ -1,0 +1,272 @@
+//! One member of a cell: its replica and what the replica's log decides, as one machine.
+//!
+//! It adds to the replica's effects what only the two together know: entries come out applied, snapshots
+//! are made and installed, checkpoints are logged when due, and an old segment's live records are
+//! written forward.
+
+use super::RecoverError;
+use super::snapshot::{Incoming, Outgoing};
+use super::store::{Cell, Config, Outcome};
+use crate::codec::DecodeError;
+use crate::log::{Record, Ticket};
+use crate::raft::{self, CallId, Durable, Members, Replica, StartError};
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec;
+use alloc::vec::Vec;
+use base::{Chance, Now, ReplicaId, Time};
+
+/// What happened to a member.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// For the replica. The snapshot inputs are the member's own affair.
+    Replica(raft::Input),
+    /// These records of the cell lie in the log's oldest segment, which is to go. Answered by
+    /// [`Effect::Rewritten`].
+    Rewrite {
+        /// Names the question.
+        id: u64,
+        /// The segment's records; those of other cells are passed over.
+        records: Vec<Record>,
+    },
+}
+
+/// What to do, in this order.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Effect {
+    /// An effect of the replica: any but `Committed`, `WantPiece`, `SnapshotDone`, `StagePiece` and `Install`.
+    Replica(raft::Effect),
+    /// The next entry has been applied to [`Member::cell`].
+    Applied {
+        /// Its index.
+        index: u64,
+        /// Its term.
+        term: u64,
+        /// Our own proposal, if it was.
+        id: Option<CallId>,
+        /// What became of it.
+        outcome: Outcome,
+    },
+    /// The state was replaced by a snapshot: what watches [`Member::cell`] goes on from its history, or begins
+    /// anew.
+    Replaced {
+        /// The snapshot's index.
+        index: u64,
+    },
+    /// Once `ticket` is durable, nothing of the cell needs the segment any more.
+    Rewritten {
+        /// The question.
+        id: u64,
+        /// The write that carries what was live.
+        ticket: Ticket,
+    },
+    /// An entry cannot be read: the member has stopped, before it. Its state may still be read.
+    Stopped {
+        /// The entry.
+        index: u64,
+        /// Why.
+        error: DecodeError,
+    },
+}
+
+/// Why a member was not started. Nothing was changed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Error {
+    /// Its log.
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
+    /// Its replica.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+/// One member of one cell.
+pub struct Member {
+    replica: Replica,
+    cell: Cell,
+    outgoing: BTreeMap<(ReplicaId, u64), Outgoing>,
+    incoming: Option<Incoming>,
+    stopped: bool,
+    /// What a founding member logs before anything else.
+    first: Vec<Record>,
+}
+
+/// What follows from an effect, once the others of its step are through: tickets must leave in order.
+enum Then {
+    Step(raft::Input),
+    Persist(Vec<Record>),
+}
+
+impl Member {
+    /// A founding member of a cell that begins with `members`. Its first step logs the beginning.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn found(
+        config: Config,
+        raft: raft::Config,
+        members: Members,
+        chance: &Chance,
+        now: Now,
+    ) -> Result<Member, Error> {
+        let mut cell = Cell::new(config);
+        let first = vec![cell.checkpoint(&members)];
+        let replica = Replica::new(raft, Durable::founding(members), chance, now)?;
+        Ok(Member { replica, cell, outgoing: BTreeMap::new(), incoming: None, stopped: false, first })
+    }
+
+    /// A member that goes on from the records of its cell, in log order. `lossy`: some that were
+    /// acknowledged are missing.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn recover(
+        config: Config,
+        raft: raft::Config,
+        records: &[Record],
+        lossy: bool,
+        chance: &Chance,
+        now: Now,
+    ) -> Result<Member, Error> {
+        let (cell, durable) = Cell::recover(config, records, lossy)?;
+        let replica = Replica::new(raft, durable, chance, now)?;
+        Ok(Member { replica, cell, outgoing: BTreeMap::new(), incoming: None, stopped: false, first: Vec::new() })
+    }
+
+    /// Takes one input and appends what is to be done.
+    pub fn step(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
+        let mut raw = Vec::new();
+        let mut then = VecDeque::new();
+        if !self.first.is_empty() {
+            self.replica.persist(core::mem::take(&mut self.first), &mut raw);
+        }
+        if self.stopped {
+            return;
+        }
+        match input {
+            Input::Replica(input) => self.replica.step(now, input, &mut raw),
+            Input::Rewrite { id, records } => self.rewrite(id, &records, &mut raw, effects),
+        }
+        loop {
+            for effect in raw.drain(..) {
+                self.take(effect, &mut then, effects);
+                if self.stopped {
+                    return;
+                }
+            }
+            match then.pop_front() {
+                Some(Then::Step(input)) => self.replica.step(now, input, &mut raw),
+                Some(Then::Persist(records)) => {
+                    self.replica.persist(records, &mut raw);
+                }
+                None if self.cell.checkpoint_due() => {
+                    let checkpoint = self.cell.checkpoint(self.replica.members());
+                    self.replica.persist(vec![checkpoint], &mut raw);
+                }
+                None => break,
+            }
+        }
+    }
+
+    /// When a tick is due.
+    pub fn next_deadline(&self) -> Option<Time> {
+        if self.stopped { None } else { self.replica.next_deadline() }
+    }
+
+    /// Asserts what must hold between steps.
+    pub fn check(&self) {
+        self.replica.check();
+        if !self.stopped {
+            assert_eq!(self.cell.applied().0, self.replica.progress().0, "handed out and applied differ");
+        }
+    }
+
+    /// The replica.
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// What its log has decided so far.
+    pub fn cell(&self) -> &Cell {
+        &self.cell
+    }
+
+    /// For minting; the leader's affair.
+    pub fn cell_mut(&mut self) -> &mut Cell {
+        &mut self.cell
+    }
+
+    fn take(&mut self, effect: raft::Effect, then: &mut VecDeque<Then>, effects: &mut Vec<Effect>) {
+        match effect {
+            raft::Effect::Committed { index, term, payload, id } => match self.cell.apply(index, term, &payload) {
+                Ok((outcome, marks)) => {
+                    if !marks.is_empty() {
+                        then.push_back(Then::Persist(marks));
+                    }
+                    effects.push(Effect::Applied { index, term, id, outcome });
+                }
+                Err(error) => {
+                    self.stopped = true;
+                    effects.push(Effect::Stopped { index, error });
+                }
+            },
+            raft::Effect::Leading { term, floor } => {
+                self.cell.mint_above(floor);
+                effects.push(Effect::Replica(raft::Effect::Leading { term, floor }));
+            }
+            raft::Effect::WantPiece { to, index, number } => {
+                if number == 0 && self.cell.applied().0 == index {
+                    let body = self.cell.checkpoint_body(self.replica.members(), 0);
+                    let (state, history) = (self.cell.state().clone(), self.cell.history().clone());
+                    self.outgoing.entry((to, index)).or_insert_with(|| Outgoing::new(state, history, body));
+                }
+                let data = self.outgoing.get_mut(&(to, index)).and_then(|o| o.piece(number));
+                then.push_back(Then::Step(raft::Input::Piece { to, index, number, data }));
+            }
+            raft::Effect::SnapshotDone { to, index } => {
+                self.outgoing.remove(&(to, index));
+            }
+            raft::Effect::StagePiece { index, number, last, members, data } => {
+                if number == 0 {
+                    let Config { cell, history, .. } = &self.cell.config;
+                    self.incoming = Some(Incoming::new(*cell, index, members, history.clone()));
+                }
+                match self.incoming.as_mut().filter(|i| i.index == index).map(|i| i.take(&data)) {
+                    Some(Ok(records)) if !records.is_empty() => then.push_back(Then::Persist(records)),
+                    Some(Ok(_)) => {}
+                    // Refused as a whole once its last piece is here; the leader tries again.
+                    Some(Err(_)) | None => self.incoming = None,
+                }
+                if last {
+                    let staged = self.incoming.as_ref().and_then(|i| i.body());
+                    let checkpoint = staged.map(|b| b.encode());
+                    then.push_back(Then::Step(raft::Input::Staged { index, checkpoint }));
+                }
+            }
+            raft::Effect::Install { index, term } => {
+                let staged = self.incoming.take().filter(|i| i.index == index).and_then(Incoming::into_parts);
+                let (body, state, history) = staged.expect("only what was staged whole is installed");
+                self.cell.restore((index, term), body, state, Some(history));
+                effects.push(Effect::Replaced { index });
+            }
+            other => effects.push(Effect::Replica(other)),
+        }
+    }
+
+    fn rewrite(&mut self, id: u64, segment: &[Record], raw: &mut Vec<raft::Effect>, effects: &mut Vec<Effect>) {
+        // The checkpoint goes first: objects as they are now must not meet an older checkpoint's entries.
+        let mut records = vec![self.cell.checkpoint(self.replica.members())];
+        records.extend(self.replica.records(self.cell.applied().0));
+        records.extend(self.cell.carry(segment, self.replica.last().0));
+        if let Some(incoming) = &self.incoming {
+            records.extend(incoming.records());
+        }
+        let ticket = self.replica.persist(records, raw);
+        for effect in raw.drain(..) {
+            effects.push(Effect::Replica(effect));
+        }
+        effects.push(Effect::Rewritten { id, ticket });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,210 @@
+//! One member alone: what it decides, what it logs, and what it is made of again.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::cell::{Change, Commit, Expect, RequestStamp, Seen, Write};
+use alloc::string::String;
+use base::{CellId, RequestId, Revision, Uid, Wall};
+use bytes::Bytes;
+
+const CELL: CellId = CellId(Uid(7 << 100));
+const ME: ReplicaId = ReplicaId(1);
+
+struct Alone {
+    member: Member,
+    now: Now,
+    log: Vec<Record>,
+    unsynced: Vec<(Ticket, Vec<Record>)>,
+}
+
+fn configs() -> (Config, raft::Config) {
+    (Config::new(CELL, ME), raft::Config::new(CELL, ME))
+}
+
+impl Alone {
+    fn found() -> Alone {
+        let (config, raft) = configs();
+        let now = Now { mono: Time::from_ms(1_000), wall: Wall(1_000_000) };
+        let member = Member::found(config, raft, Members::of_voters([ME]), &Chance::from_u64(1), now).unwrap();
+        let mut alone = Alone { member, now, log: Vec::new(), unsynced: Vec::new() };
+        alone.step(Input::Replica(raft::Input::Tick));
+        assert!(alone.member.replica().is_ready());
+        alone
+    }
+
+    /// Stops, and starts again from what was durable.
+    fn restart(self) -> Alone {
+        let (config, raft) = configs();
+        let member = Member::recover(config, raft, &self.log, false, &Chance::from_u64(2), self.now).unwrap();
+        let mut alone = Alone { member, unsynced: Vec::new(), ..self };
+        alone.step(Input::Replica(raft::Input::Tick));
+        assert!(alone.member.replica().is_ready());
+        alone
+    }
+
+    fn only_step(&mut self, input: Input) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.member.step(self.now, input, &mut effects);
+        self.member.check();
+        for e in &effects {
+            if let Effect::Replica(raft::Effect::Persist { ticket, records }) = e {
+                self.unsynced.push((*ticket, records.clone()));
+            }
+        }
+        effects
+    }
+
+    /// Steps, and lets everything become durable.
+    fn step(&mut self, input: Input) -> Vec<Effect> {
+        let mut all = self.only_step(input);
+        while !self.unsynced.is_empty() {
+            let (ticket, records) = self.unsynced.remove(0);
+            self.log.extend(records);
+            all.extend(self.only_step(Input::Replica(raft::Input::Durable(ticket))));
+        }
+        all
+    }
+
+    fn change(&mut self, key: &str, expect: Expect, value: Option<&str>) -> Change {
+        let revision = self.member.cell_mut().mint(self.now.wall);
+        let created = self.member.cell().state().get(key.as_bytes()).map_or(revision, |r| r.created);
+        let write = match value {
+            Some(v) => Write::Put { created, meta: Bytes::new(), value: Bytes::copy_from_slice(v.as_bytes()) },
+            None => Write::Delete { meta: Bytes::new(), value: Bytes::new() },
+        };
+        Change { key: Bytes::copy_from_slice(key.as_bytes()), expect, revision, write }
+    }
+
+    fn commit(&mut self, request: u128, changes: Vec<Change>) -> Outcome {
+        let stamp = RequestStamp { id: RequestId(request), first_sent: self.now.wall };
+        let payload = Commit { bundle: 3, request: Some(stamp), changes }.encode();
+        let effects = self.step(Input::Replica(raft::Input::Propose { id: CallId(9), payload }));
+        let outcome = effects.into_iter().find_map(|e| match e {
+            Effect::Applied { id: Some(CallId(9)), outcome, .. } => Some(outcome),
+            _ => None,
+        });
+        outcome.unwrap()
+    }
+
+    fn put(&mut self, request: u128, key: &str, value: &str) -> Outcome {
+        let change = self.change(key, Expect::Any, Some(value));
+        self.commit(request, vec![change])
+    }
+
+    fn delete(&mut self, request: u128, key: &str) -> Outcome {
+        let change = self.change(key, Expect::Any, None);
+        self.commit(request, vec![change])
+    }
+
+    fn all(&self) -> Vec<(String, String, Revision, Revision)> {
+        let text = |b: &Bytes| String::from_utf8(b.to_vec()).unwrap();
+        let all = self.member.cell().state().scan(b"");
+        all.map(|(k, r)| (text(k), text(&r.value), r.revision, r.created)).collect()
+    }
+
+    /// The log's first `n` records are its oldest segment, and it goes.
+    fn drop_segment(&mut self, n: usize) {
+        let records = self.log[..n].to_vec();
+        let effects = self.step(Input::Rewrite { id: 1, records });
+        assert!(matches!(effects[..], [.., Effect::Rewritten { id: 1, .. }]) || !effects.is_empty());
+        self.log.drain(..n);
+    }
+}
+
+#[test]
+fn a_member_is_made_again_of_its_log() {
+    let mut a = Alone::found();
+    a.put(1, "pods\0a", "1");
+    a.put(2, "pods\0b", "2");
+    a.delete(3, "pods\0a");
+    a.put(4, "pods\0b", "3");
+    let (before, revision) = (a.all(), a.member.cell().state().revision());
+    let mut a = a.restart();
+    assert_eq!((a.all(), a.member.cell().state().revision()), (before, revision));
+    assert_eq!(a.member.cell().bundle(), 3);
+    assert!(a.member.cell_mut().mint(Wall(0)) > revision, "it mints above all in its log");
+    let stamp = RequestStamp { id: RequestId(4), first_sent: a.now.wall };
+    assert!(matches!(a.member.cell().requests().look(&stamp), Seen::Done(d) if d.keys == ["pods\0b"]));
+}
+
+#[test]
+fn a_repeated_request_changes_nothing() {
+    let mut a = Alone::found();
+    a.put(1, "pods\0a", "1");
+    assert_eq!(a.put(1, "pods\0a", "2"), Outcome::Repeated);
+    assert_eq!(a.all()[0].1, "1");
+    assert_eq!(a.restart().all()[0].1, "1");
+}
+
+#[test]
+fn an_old_segment_goes_and_what_was_live_in_it_stays() {
+    let mut a = Alone::found();
+    a.put(1, "pods\0old", "kept");
+    a.put(2, "pods\0gone", "x");
+    a.put(3, "pods\0changed", "x");
+    a.delete(4, "pods\0gone");
+    let segment = a.log.len();
+    a.put(5, "pods\0changed", "y");
+    let before = a.all();
+    for _ in 0..3 {
+        a.drop_segment(segment.min(a.log.len()));
+        a = a.restart();
+        assert_eq!(a.all(), before);
+    }
+    a.put(6, "pods\0old", "new");
+    assert_eq!(a.restart().all().len(), 2);
+}
+
+#[test]
+fn what_failed_its_precondition_stays_undone_when_its_grounds_are_gone() {
+    let mut a = Alone::found();
+    a.put(1, "pods\0a", "1");
+    let n = a.log.len();
+    // A blind write of b beside a precondition on a that does not hold.
+    let wrong = a.change("pods\0a", Expect::Absent, Some("2"));
+    let blind = a.change("pods\0b", Expect::Any, Some("2"));
+    assert!(matches!(a.commit(2, vec![wrong, blind]), Outcome::Conflict(_)));
+    a.put(3, "pods\0a", "3");
+    let before = a.all();
+    a.drop_segment(n);
+    assert_eq!(a.restart().all(), before);
+}
+
+#[test]
+fn a_deletion_in_flight_while_its_object_is_carried_forward_still_holds() {
+    let mut a = Alone::found();
+    a.put(1, "pods\0a", "1");
+    let first = a.log.len();
+    // The deletion is proposed and written, but not yet known durable, when the first segment goes.
+    let change = a.change("pods\0a", Expect::Any, None);
+    let payload = Commit { changes: vec![change], ..Commit::default() }.encode();
+    a.only_step(Input::Replica(raft::Input::Propose { id: CallId(1), payload }));
+    let records = a.log[..first].to_vec();
+    a.step(Input::Rewrite { id: 1, records });
+    a.log.drain(..first);
+    assert!(a.all().is_empty());
+    let second = a.log.len();
+    let mut a = a.restart();
+    assert!(a.all().is_empty());
+    // The deletion's own segment goes; the object was carried behind it.
+    let deletion = a.log.iter().position(|r| matches!(r, Record::Entry { .. })).unwrap();
+    assert!(deletion < second);
+    a.drop_segment(deletion + 1);
+    assert!(a.restart().all().is_empty());
+}
+
+#[test]
+fn a_log_without_its_beginning_is_refused_and_a_gap_is_a_loss() {
+    let mut a = Alone::found();
+    a.put(1, "pods\0a", "1");
+    a.put(2, "pods\0b", "1");
+    let (config, raft) = configs();
+    let start = |records: &[Record]| {
+        Member::recover(config.clone(), raft.clone(), records, false, &Chance::from_u64(2), a.now).err()
+    };
+    assert_eq!(start(&a.log[1..]), Some(Error::Recover(RecoverError::NoCheckpoint { cell: CELL })));
+    let hole: Vec<_> = a.log.iter().filter(|r| !matches!(r, Record::Entry { index: 2, .. })).cloned().collect();
+    assert_eq!(start(&hole), Some(Error::Start(StartError::SoleKeeperLossy { cell: CELL })));
+    let end = a.log.iter().rposition(|r| matches!(r, Record::Entry { .. })).unwrap();
+    assert_eq!(start(&a.log[..end]), None, "a torn tail is no loss");
+}
