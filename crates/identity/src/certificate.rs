@@ -140,7 +140,9 @@ pub(crate) struct StoredAuthority {
     not_after_ms: u64,
     /// Of an issuer: which scope its certificate carries, as printed.
     scope: Option<String>,
-    /// Counts this cell's issuers on this node: part of the subject, so that two never share one.
+    /// The subject's common name.
+    name: String,
+    /// Counts this cell's issuers on this node.
     number: u64,
 }
 
@@ -176,7 +178,7 @@ impl RootAuthority {
         let refused = IdentityError::crypto("make the root authority");
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(&refused)?;
         let lifetime = Lifetime::root(now);
-        let mut params = authority(root_subject(trust_domain), lifetime, BasicConstraints::Constrained(1))?;
+        let mut params = authority(subject(trust_domain, ROOT_NAME), lifetime, BasicConstraints::Constrained(1))?;
         // The SPIFFE X.509-SVID specification, section 4.1: an authority names its trust domain.
         params.subject_alt_names.push(uri(&format!("spiffe://{trust_domain}"))?);
         let made = params.self_signed(&key).map_err(&refused)?;
@@ -185,7 +187,7 @@ impl RootAuthority {
     }
 
     pub(crate) fn to_stored(&self) -> StoredAuthority {
-        stored(&self.issuer, &self.certificate, None, 0)
+        stored(&self.issuer, &self.certificate, None, ROOT_NAME.to_owned(), 0)
     }
 
     /// `None` if the certificate and the key do not belong together or cannot be read.
@@ -193,7 +195,7 @@ impl RootAuthority {
         let certificate = from.certificate()?;
         let key = matching_key(&from.key, &certificate)?;
         let constraints = BasicConstraints::Constrained(1);
-        let params = authority(root_subject(trust_domain), certificate.lifetime, constraints).ok()?;
+        let params = authority(subject(trust_domain, &from.name), certificate.lifetime, constraints).ok()?;
         Some(RootAuthority { trust_domain: trust_domain.clone(), issuer: Issuer::new(params, key), certificate })
     }
 
@@ -214,7 +216,8 @@ impl RootAuthority {
     /// If the cryptographic library refuses.
     pub fn certify_issuer(&self, request: &IssuerRequest, now: Wall) -> Result<CellIssuer, IdentityError> {
         let lifetime = Lifetime::of(now, lifetime::ISSUER, self.certificate.lifetime);
-        let mut params = authority(request.subject(&self.trust_domain), lifetime, BasicConstraints::Constrained(0))?;
+        let mut params =
+            authority(subject(&self.trust_domain, &request.name), lifetime, BasicConstraints::Constrained(0))?;
         params.subject_alt_names.push(uri(&format!("spiffe://{}", self.trust_domain))?);
         params.custom_extensions.push(CustomExtension::from_oid_content(scope::OID, request.scope.to_der()));
         let made =
@@ -224,6 +227,7 @@ impl RootAuthority {
         Ok(CellIssuer {
             trust_domain: self.trust_domain.clone(),
             scope: request.scope.clone(),
+            name: request.name.clone(),
             number: request.number,
             issuer: Issuer::new(params, key),
             certificate,
@@ -255,23 +259,23 @@ impl fmt::Debug for RootAuthority {
 /// A fresh issuing key that waits for root's signature.
 pub struct IssuerRequest {
     key: KeyPair,
-    cell: CellId,
+    name: String,
     scope: IssuerScope,
     number: u64,
 }
 
 impl IssuerRequest {
-    /// Makes an issuing key for a cell. `number` counts this keeper's issuers of the cell.
+    /// Makes an issuing key for a cell on the node that keeps it. `number` counts this node's issuers of the
+    /// cell: no two issuers of a mesh share a subject, so that a verifier never tries the wrong one.
     ///
     /// # Errors
     /// If the cryptographic library refuses.
-    pub fn make(cell: CellId, scope: IssuerScope, number: u64) -> Result<IssuerRequest, IdentityError> {
+    pub fn make(keeper: NodeId, cell: CellId, scope: IssuerScope, number: u64) -> Result<IssuerRequest, IdentityError> {
         let refused = IdentityError::crypto("make an issuing key");
-        Ok(IssuerRequest { key: KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(refused)?, cell, scope, number })
-    }
-
-    fn subject(&self, trust_domain: &TrustDomain) -> DistinguishedName {
-        issuer_subject(trust_domain, self.cell, self.number)
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(refused)?;
+        // At most 64 characters (RFC 5280, appendix A): enough of the keeper's id to tell keepers apart.
+        let name = format!("issuer {cell} {} {number}", keeper.short());
+        Ok(IssuerRequest { key, name, scope, number })
     }
 }
 
@@ -279,6 +283,7 @@ impl IssuerRequest {
 pub struct CellIssuer {
     trust_domain: TrustDomain,
     scope: IssuerScope,
+    name: String,
     number: u64,
     issuer: Issuer<'static, KeyPair>,
     certificate: CaCertificate,
@@ -286,13 +291,12 @@ pub struct CellIssuer {
 
 impl CellIssuer {
     pub(crate) fn to_stored(&self) -> StoredAuthority {
-        stored(&self.issuer, &self.certificate, Some(self.scope.to_string()), self.number)
+        stored(&self.issuer, &self.certificate, Some(self.scope.to_string()), self.name.clone(), self.number)
     }
 
     /// `None` if the parts do not belong together; `Some(None)` if they do and the scope is another one.
     pub(crate) fn from_stored(
         trust_domain: &TrustDomain,
-        cell: CellId,
         scope: &IssuerScope,
         from: &StoredAuthority,
     ) -> Option<Option<CellIssuer>> {
@@ -301,11 +305,12 @@ impl CellIssuer {
         if from.scope.as_deref() != Some(scope.to_string().as_str()) {
             return Some(None);
         }
-        let subject = issuer_subject(trust_domain, cell, from.number);
+        let subject = subject(trust_domain, &from.name);
         let params = authority(subject, certificate.lifetime, BasicConstraints::Constrained(0)).ok()?;
         Some(Some(CellIssuer {
             trust_domain: trust_domain.clone(),
             scope: scope.clone(),
+            name: from.name.clone(),
             number: from.number,
             issuer: Issuer::new(params, key),
             certificate,
@@ -395,6 +400,7 @@ fn stored(
     issuer: &Issuer<'_, KeyPair>,
     certificate: &CaCertificate,
     scope: Option<String>,
+    name: String,
     number: u64,
 ) -> StoredAuthority {
     StoredAuthority {
@@ -403,6 +409,7 @@ fn stored(
         not_before_ms: certificate.lifetime.not_before.0,
         not_after_ms: certificate.lifetime.not_after.0,
         scope,
+        name,
         number,
     }
 }
@@ -419,17 +426,13 @@ fn copy(key: &KeyPair) -> Result<KeyPair, IdentityError> {
         .map_err(IdentityError::crypto("hold an issuing key"))
 }
 
-fn root_subject(trust_domain: &TrustDomain) -> DistinguishedName {
-    let mut subject = DistinguishedName::new();
-    subject.push(DnType::OrganizationName, trust_domain.as_str());
-    subject.push(DnType::CommonName, "beemesh root");
-    subject
-}
+/// The root's common name.
+const ROOT_NAME: &str = "beemesh root";
 
-fn issuer_subject(trust_domain: &TrustDomain, cell: CellId, number: u64) -> DistinguishedName {
+fn subject(trust_domain: &TrustDomain, name: &str) -> DistinguishedName {
     let mut subject = DistinguishedName::new();
     subject.push(DnType::OrganizationName, trust_domain.as_str());
-    subject.push(DnType::CommonName, format!("beemesh issuer {cell} {number}"));
+    subject.push(DnType::CommonName, name);
     subject
 }
 

@@ -13,10 +13,11 @@ const MAX_BYTES: u64 = 1 << 20;
 
 /// Makes the folder, open to its owner alone, and the folders above it.
 pub(crate) fn make_folder(path: &Path) -> Result<(), IdentityError> {
+    let made: Vec<&Path> = path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists()).collect();
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("make the folder", path))?;
-    // The folder's own name must outlive a power cut as well.
-    if let Some(parent) = path.parent() {
-        sync_folder(parent)?;
+    // A folder's own name lasts with the folder above it: every one that was made must outlive a power cut.
+    for folder in made.into_iter().rev() {
+        folder.parent().map_or(Ok(()), sync_folder)?;
     }
     Ok(())
 }

@@ -199,7 +199,7 @@ impl Identity {
         let mut number = 0;
         if let Some(stored) = files::load::<StoredAuthority>(&path, ISSUER)? {
             number = stored.next_number();
-            let held = CellIssuer::from_stored(&self.trust_domain, cell, scope, &stored).ok_or_else(|| {
+            let held = CellIssuer::from_stored(&self.trust_domain, scope, &stored).ok_or_else(|| {
                 let what = "key and certificate do not belong together".to_owned();
                 IdentityError::Corrupt { path: path.clone(), what }
             })?;
@@ -207,7 +207,7 @@ impl Identity {
                 return Ok(held);
             }
         }
-        let request = IssuerRequest::make(cell, scope.clone(), number)?;
+        let request = IssuerRequest::make(self.node_id(), cell, scope.clone(), number)?;
         let issuer = self.root()?.certify_issuer(&request, now)?;
         files::store(&path, ISSUER, &issuer.to_stored())?;
         Ok(issuer)

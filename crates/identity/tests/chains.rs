@@ -96,7 +96,7 @@ fn forged(mesh: &Mesh, scope: IssuerScope, uris: &[&str], organisation: &str) ->
     let key = KeyPair::from_pem(stored["key"].as_str().unwrap()).unwrap();
     let mut subject = DistinguishedName::new();
     subject.push(DnType::OrganizationName, mesh.identity.trust_domain().as_str());
-    subject.push(DnType::CommonName, format!("beemesh issuer {cell} {}", good.number()));
+    subject.push(DnType::CommonName, stored["name"].as_str().unwrap());
     let mut above = CertificateParams::default();
     above.distinguished_name = subject;
     above.key_usages = vec![KeyUsagePurpose::KeyCertSign];
