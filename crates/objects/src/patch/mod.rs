@@ -28,26 +28,3 @@ pub fn undecodable(patched: &Tree, why: &str) -> Status {
     }
     status
 }
-
-/// 400 if a patched object names another object than the URL did. An empty `namespace` is not compared:
-/// the kind has none.
-pub fn check_identity(patched: &Tree, name: &str, namespace: &str) -> Result<(), Status> {
-    let meta = |key: &str| patched.pointer(key).and_then(Tree::as_str).unwrap_or_default();
-    let (own_name, own_namespace) = (meta("/metadata/name"), meta("/metadata/namespace"));
-    if own_name.is_empty() {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
-        )));
-    }
-    if own_name != name {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({own_name}) does not match the name on the URL ({name})"
-        )));
-    }
-    if !namespace.is_empty() && !own_namespace.is_empty() && own_namespace != namespace {
-        return Err(Status::bad_request(format!(
-            "the namespace of the object ({own_namespace}) does not match the namespace on the request ({namespace})"
-        )));
-    }
-    Ok(())
-}

@@ -57,9 +57,22 @@ impl Id {
     }
 }
 
-/// Reads an object's managedFields. `None` if they are not such as a server wrote; none at all are an
-/// empty map.
+/// Reads managedFields that a client sent. `None` if they are not such as a server writes; none at all
+/// are an empty map.
 pub(super) fn decode(fields: Option<&Tree>) -> Option<Managers> {
+    read(fields.cloned(), |fields| FieldSet::decode(&fields))
+}
+
+/// Reads managedFields that [`encode`] wrote, taking the sets as they are: reading their every step again
+/// would be most of what a write costs.
+pub(super) fn decode_stored(fields: Option<Tree>) -> Option<Managers> {
+    read(fields, |fields| match fields {
+        Tree::Object(map) => Some(FieldSet(map)),
+        _ => None,
+    })
+}
+
+fn read(fields: Option<Tree>, set: impl Fn(Tree) -> Option<FieldSet>) -> Option<Managers> {
     let entries = match fields {
         None | Some(Tree::Null) => return Some(Managers::new()),
         Some(Tree::Array(entries)) => entries,
@@ -67,7 +80,8 @@ pub(super) fn decode(fields: Option<&Tree>) -> Option<Managers> {
     };
     let mut managers = Managers::new();
     for entry in entries {
-        let entry = entry.as_object()?;
+        let Tree::Object(mut entry) = entry else { return None };
+        let fields = entry.remove("fieldsV1");
         let text = |key: &str| match entry.get(key) {
             None | Some(Tree::Null) => Some(""),
             Some(v) => v.as_str(),
@@ -85,9 +99,9 @@ pub(super) fn decode(fields: Option<&Tree>) -> Option<Managers> {
             "" => None,
             written => Some(Wall::parse_rfc3339(written)?.rfc3339()),
         };
-        let fields = match entry.get("fieldsV1") {
+        let fields = match fields {
             None | Some(Tree::Null) => FieldSet::new(),
-            Some(fields) => FieldSet::decode(fields)?,
+            Some(fields) => set(fields)?,
         };
         let id = Id {
             operation,

@@ -20,6 +20,9 @@ mod merge;
 mod path;
 mod prune;
 mod reconcile;
+mod reset;
+#[cfg(test)]
+mod semantics_tests;
 #[cfg(test)]
 mod tests;
 mod typed;
@@ -27,6 +30,7 @@ mod typed;
 pub use fieldset::FieldSet;
 pub use managers::{Operation, UPDATE_MANAGERS_MAX};
 pub use path::Step;
+pub use reset::reset_fields;
 
 use crate::schema::{Schema, TypeId};
 use crate::status::Status;
@@ -35,6 +39,8 @@ use base::Wall;
 use compare::{Difference, compare};
 use conflict::Conflicts;
 use managers::{Entry, Id, Managers};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use typed::Place;
 
 /// Who is said to own what an object had before its fields were tracked.
@@ -69,8 +75,7 @@ pub struct Writer<'a> {
     pub subresource: &'a str,
     /// The calendar of the deciding leader.
     pub now: Wall,
-    /// What a write through this door does not write, whatever was sent (`status` of the object itself,
-    /// `spec` of its status): nobody comes to own it thereby.
+    /// What a write through this door does not write: [`reset_fields`].
     pub reset: &'a FieldSet,
 }
 
@@ -90,7 +95,7 @@ pub fn apply(
     writer: &Writer<'_>,
     force: bool,
 ) -> Result<Tree, Status> {
-    let decoded = managers::decode(live.and_then(managed_fields));
+    let decoded = managers::decode_stored(live.and_then(managed_fields).cloned());
     let Some(mut managers) = decoded else {
         return Err(Status::bare("failed to decode managed fields: the stored object's are not readable"));
     };
@@ -119,23 +124,22 @@ pub fn apply(
         Status::bare(format!("failed to create typed patch object ({namespace}/{name}; {gvk}): {why}"))
     })?;
 
-    let attempt = |force| lay(types, live, config, managers.clone(), writer, force);
-    let mut object = match attempt(force) {
+    if writer.manager != last_applied::MANAGER {
+        return lay(types, live, config, managers, writer, force).map_err(Conflicts::into_status);
+    }
+    let mut object = match lay(types, live, config, managers.clone(), writer, force) {
         Ok(object) => object,
-        Err(conflicts) if writer.manager == last_applied::MANAGER => {
+        Err(conflicts) => {
             let Some(own) = last_applied::owned(types, live) else { return Err(conflicts.into_status()) };
             let mut others = conflicts.fields();
             others.subtract(&own);
             if !others.is_empty() {
                 return Err(conflicts.without(&own).into_status());
             }
-            attempt(true).map_err(Conflicts::into_status)?
+            lay(types, live, config, managers, writer, true).map_err(Conflicts::into_status)?
         }
-        Err(conflicts) => return Err(conflicts.into_status()),
     };
-    if writer.manager == last_applied::MANAGER {
-        last_applied::refresh(&mut object, config);
-    }
+    last_applied::refresh(&mut object, config);
     Ok(object)
 }
 
@@ -150,9 +154,12 @@ pub fn track_update(types: &Types<'_>, old: Option<&Tree>, new: &mut Tree, write
         Some(Tree::Object(meta)) => meta.remove("managedFields"),
         _ => None,
     };
-    let of_old = || managers::decode(old.and_then(managed_fields)).unwrap_or_default();
-    let mut managers = if !writer.subresource.is_empty() {
+    let record_of_old = old.and_then(managed_fields);
+    let of_old = || managers::decode_stored(record_of_old.cloned()).unwrap_or_default();
+    let mut managers = if !writer.subresource.is_empty() || brought.is_none() {
         of_old()
+    } else if brought.as_ref() == record_of_old {
+        managers::decode_stored(brought).unwrap_or_default()
     } else if managers::is_reset(brought.as_ref()) {
         Managers::new()
     } else {
@@ -194,15 +201,14 @@ impl<'a> Types<'a> {
     }
 
     /// An object in another version, and its place there.
-    fn at(&self, object: &Tree, version: &str) -> Option<(Tree, Place<'a>)> {
-        if text(object, "/apiVersion") == version || (object.get("apiVersion").is_none() && version == self.api_version)
-        {
-            let root = if version == self.api_version { self.root } else { (self.convert)(object, version)?.1 };
-            return Some((object.clone(), Place::root(root)));
+    fn at<'t>(&self, object: &'t Tree, version: &str) -> Option<(Cow<'t, Tree>, Place<'a>)> {
+        let own = object.get("apiVersion").and_then(Tree::as_str).unwrap_or(self.api_version);
+        if version == own && version == self.api_version {
+            return Some((Cow::Borrowed(object), Place::root(self.root)));
         }
-        let (object, root) = (self.convert)(object, version)?;
+        let (converted, root) = (self.convert)(object, version)?;
         let root = if version == self.api_version { self.root } else { root };
-        Some((object, Place::root(root)))
+        Some((Cow::Owned(converted), Place::root(root)))
     }
 
     /// What differs between two objects in a version, less what the write does not write.
@@ -240,12 +246,15 @@ fn lay(
     let time = last.as_ref().and_then(|l| l.time.clone());
     managers.insert(me.clone(), Entry { fields, version: types.api_version.into(), time });
     if let Some(last) = last {
-        object = prune::prune(types, object, &managers, &me, &last);
+        if let Some(pruned) = prune::prune(types, &object, &managers, &me, &last) {
+            object = pruned;
+            // What was emptied is gone, but may have been said to be there, and empty.
+            merge::merge(types.schema, place, &mut object, config);
+        }
     }
 
     let differences = Differences::new(types, live, &object, writer.reset);
-    let conflicts = differences.take_from_others(&mut managers, Some(&me), force)?;
-    debug_assert!(force || conflicts == 0);
+    differences.take_from_others(&mut managers, Some(&me), force)?;
     let changed = !equal_but_record(live, &object);
     if let Some(mine) = managers.get_mut(&me) {
         mine.fields.subtract(&never_owned());
@@ -262,7 +271,7 @@ fn lay(
 fn update(types: &Types<'_>, managers: &mut Managers, old: &Tree, new: &Tree, id: Id, writer: &Writer<'_>) {
     reconcile::reconcile(types, managers);
     let mut differences = Differences::new(types, old, new, writer.reset);
-    // Force means no conflicts.
+    // An update never conflicts: it takes.
     let _ = differences.take_from_others(managers, None, true);
     managers.retain(|_, entry| !entry.fields.is_empty());
     let mut mine = differences.take_changed();
@@ -301,11 +310,10 @@ impl<'a> Differences<'a> {
     }
 
     /// Takes what changed from all but `me`. Unless forced, what they own of it is a conflict. Entries in
-    /// versions that are no more are dropped. Returns how many managers lost something to force.
-    fn take_from_others(&self, managers: &mut Managers, me: Option<&Id>, force: bool) -> Result<usize, Conflicts> {
-        let mut elsewhere: std::collections::BTreeMap<String, Option<Difference>> = Default::default();
+    /// versions that are no more are dropped.
+    fn take_from_others(&self, managers: &mut Managers, me: Option<&Id>, force: bool) -> Result<(), Conflicts> {
+        let mut elsewhere: BTreeMap<String, Option<Difference>> = BTreeMap::new();
         let mut conflicts = Vec::new();
-        let mut lost = 0;
         managers.retain(|id, entry| {
             if Some(id) == me {
                 return true;
@@ -327,13 +335,11 @@ impl<'a> Differences<'a> {
                     conflicts.push((id.clone(), both));
                 }
             }
-            let before = entry.fields.is_empty();
             entry.fields.subtract(&difference.changed);
             entry.fields.subtract(&difference.removed);
-            lost += usize::from(!before && entry.fields.is_empty());
             true
         });
-        if conflicts.is_empty() { Ok(lost) } else { Err(Conflicts(conflicts)) }
+        if conflicts.is_empty() { Ok(()) } else { Err(Conflicts(conflicts)) }
     }
 }
 

@@ -12,13 +12,15 @@ use std::collections::BTreeMap;
 
 /// Takes out of `merged` the fields of `last`, this applier's previous entry, that neither it nor any
 /// other manager owns now. Fields that stand below a removed one and are owned bring it back; what nobody
-/// owns and this applier never set stays.
-pub(super) fn prune(types: &Types<'_>, merged: Tree, managers: &Managers, me: &Id, last: &Entry) -> Tree {
+/// owns and this applier never set stays. `None` if nothing is to be removed, or the old entry's version
+/// is no more.
+pub(super) fn prune(types: &Types<'_>, merged: &Tree, managers: &Managers, me: &Id, last: &Entry) -> Option<Tree> {
     let said_now = managers.get(me);
     if said_now.is_some_and(|now| now.version == last.version && last.fields.is_subset(&now.fields)) {
-        return merged;
+        return None;
     }
-    let Some((base, place)) = types.at(&merged, &last.version) else { return merged };
+    let (base, place) = types.at(merged, &last.version)?;
+    let all = mentioned(types.schema, place, &base);
     let said_before = with_structs(types.schema, place, &last.fields);
 
     // Everything said before goes, and then what somebody owns comes back, version by version: first in
@@ -27,7 +29,7 @@ pub(super) fn prune(types: &Types<'_>, merged: Tree, managers: &Managers, me: &I
     for entry in managers.values() {
         owned.entry(entry.version.as_str()).or_default().unite(entry.fields.clone());
     }
-    let mut pruned = base.clone();
+    let mut pruned = base.clone().into_owned();
     remove(types.schema, place, &mut pruned, &said_before, true);
     let others = owned.keys().copied().filter(|v| *v != last.version);
     let versions: Vec<&str> = std::iter::once(last.version.as_str()).chain(others).collect();
@@ -36,21 +38,24 @@ pub(super) fn prune(types: &Types<'_>, merged: Tree, managers: &Managers, me: &I
         let (Some((whole, place)), Some((left, _))) = (types.at(&base, version), types.at(&pruned, version)) else {
             continue;
         };
-        let mut gone = mentioned(types.schema, place, &whole);
+        let mut gone = if version == last.version { all.clone() } else { mentioned(types.schema, place, &whole) };
         gone.subtract(&mentioned(types.schema, place, &left));
         gone.subtract(&with_structs(types.schema, place, fields));
-        pruned = whole;
+        pruned = whole.into_owned();
         remove(types.schema, place, &mut pruned, &gone, true);
     }
 
     // Of what is missing now only what was said before is really removed.
-    let Some((left, _)) = types.at(&pruned, &last.version) else { return merged };
-    let mut gone = mentioned(types.schema, place, &base);
+    let (left, _) = types.at(&pruned, &last.version)?;
+    let mut gone = all;
     gone.subtract(&mentioned(types.schema, place, &left));
     let gone = gone.intersection(&said_before);
-    let mut out = base;
+    let mut out = base.into_owned();
     remove(types.schema, place, &mut out, &gone, false);
-    types.at(&out, types.api_version).map_or(merged, |(out, _)| out)
+    if last.version == types.api_version {
+        return Some(out);
+    }
+    types.at(&out, types.api_version).map(|(out, _)| out.into_owned())
 }
 
 fn mentioned(schema: &Schema, place: Place<'_>, object: &Tree) -> FieldSet {

@@ -4,11 +4,11 @@ use super::*;
 use crate::schema::builtin;
 use serde_json::json;
 
-fn nowhere(_: &Tree, _: &str) -> Option<(Tree, Option<TypeId>)> {
+pub(super) fn nowhere(_: &Tree, _: &str) -> Option<(Tree, Option<TypeId>)> {
     None
 }
 
-fn types(api_version: &'static str, kind: &'static str) -> Types<'static> {
+pub(super) fn types(api_version: &'static str, kind: &'static str) -> Types<'static> {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     Types { schema: builtin(), root: builtin().by_kind(group, version, kind), api_version, kind, convert: &nowhere }
 }
@@ -22,16 +22,16 @@ fn golden(text: &str) -> Vec<Tree> {
     serde_json::from_str(&text.replace("<time>", "2026-11-22T19:56:00Z")).unwrap()
 }
 
-fn writer<'a>(manager: &'a str, subresource: &'a str, second: u64, reset: &'a FieldSet) -> Writer<'a> {
+pub(super) fn writer<'a>(manager: &'a str, subresource: &'a str, second: u64, reset: &'a FieldSet) -> Writer<'a> {
     Writer { manager, subresource, now: Wall(1_795_000_000_000 + second * 1000), reset }
 }
 
-fn status_reset() -> FieldSet {
-    FieldSet::of(&[&["status"]])
+pub(super) fn status_reset() -> FieldSet {
+    reset_fields("", "", false)
 }
 
 /// The record of an object, without times.
-fn record(object: &Tree) -> Vec<Tree> {
+pub(super) fn record(object: &Tree) -> Vec<Tree> {
     let mut entries = managed_fields(object).and_then(Tree::as_array).cloned().unwrap_or_default();
     for e in &mut entries {
         e.as_object_mut().unwrap().remove("time");
@@ -39,7 +39,7 @@ fn record(object: &Tree) -> Vec<Tree> {
     entries
 }
 
-fn fields<'t>(object: &'t Tree, manager: &str) -> &'t Tree {
+pub(super) fn fields<'t>(object: &'t Tree, manager: &str) -> &'t Tree {
     let entries = managed_fields(object).and_then(Tree::as_array).map(Vec::as_slice).unwrap_or_default();
     entries.iter().find(|e| e["manager"] == manager).map_or(&Tree::Null, |e| &e["fieldsV1"])
 }
