@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+pub mod codec;
 pub mod decide;
 pub mod decision;
 pub mod kinds;

@@ -209,7 +209,6 @@ impl Builder<'_> {
             "interface{}" => "any".into(),
             "k8s.io/apimachinery/pkg/apis/meta/v1.Time" => "time".into(),
             "k8s.io/apimachinery/pkg/apis/meta/v1.MicroTime" => "microtime".into(),
-            "k8s.io/apimachinery/pkg/apis/meta/v1.Duration" => "duration".into(),
             "k8s.io/apimachinery/pkg/api/resource.Quantity" => "quantity".into(),
             "k8s.io/apimachinery/pkg/util/intstr.IntOrString" => "intorstring".into(),
             "k8s.io/apimachinery/pkg/runtime.RawExtension"
@@ -253,11 +252,11 @@ impl Builder<'_> {
     /// What happens to the zero value, by Go's rules: a pointer tells it from absence, `omitempty` drops
     /// it (but never for a struct), everything else is written.
     fn zero(&mut self, f: &GoField, ty: &str) -> Result<char> {
-        let is_struct = ["time", "microtime", "duration", "quantity", "intorstring"].contains(&ty)
+        let is_struct = ["time", "microtime", "quantity", "intorstring"].contains(&ty)
             || (ty.contains('.') && !ty.starts_with(['[', '{']))
             || (ty == "any" && f.ty != "interface{}");
         Ok(if f.ty.starts_with('*') {
-            'k'
+            if f.omit_empty { 'k' } else { 'n' }
         } else if f.omit_zero || (f.omit_empty && !is_struct) {
             'd'
         } else {

@@ -4,7 +4,10 @@
 //! OpenAPI documents, protobuf layouts and Go struct tags) and are compiled in. A CRD's structural
 //! schema becomes the same types at run time, so nothing downstream knows where a type came from.
 
+mod layout;
 mod read;
+
+pub use layout::{Holds, Slot};
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -148,8 +151,6 @@ pub enum Scalar {
     Time,
     /// RFC 3339 with six decimals (`metav1.MicroTime`).
     MicroTime,
-    /// `metav1.Duration`: Go's text form in JSON, nanoseconds in protobuf.
-    Duration,
     /// A resource quantity.
     Quantity,
     /// An integer or a text (`intstr.IntOrString`).
@@ -170,6 +171,8 @@ pub struct ObjectType {
     /// Fields that are not listed are kept (`x-kubernetes-preserve-unknown-fields`); never so for
     /// built-in types.
     pub open: bool,
+    /// Its protobuf message's fields in the order they are written; empty if it has none.
+    pub layout: Vec<Slot>,
 }
 
 impl ObjectType {
@@ -215,6 +218,9 @@ pub enum Zero {
     /// It is not the same as absence and is kept as sent: Go's pointers, every field of a CRD. In
     /// protobuf such a field is on the wire only if present; the others' scalars and structs always are.
     Kept,
+    /// Like [`Zero::Kept`], but absence is written as null: Go's pointers without `omitempty` (a
+    /// Deployment's selector).
+    Null,
     /// It is left out: Go's `omitempty`.
     #[default]
     Dropped,

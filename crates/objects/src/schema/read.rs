@@ -1,7 +1,7 @@
 //! The reader of `data/schema.json`.
 //!
 //! A field's keys there: `n` name, `t` type, `p` protobuf number, `v` numbers on the way to it, `z` what
-//! becomes of the zero value (`k` kept, `w` written, dropped if left out), `r` required, `l` list-map
+//! becomes of the zero value (`k` kept, `n` null, `w` written, dropped if left out), `r` required, `l` list-map
 //! keys (empty for a set), `a` atomic, `s` patch strategy, `k` merge key, `d` default, `e` enum. A
 //! type's: `p` protobuf message, `a` atomic, `f` fields. A type word is a scalar's, `any`, `[]`, `[w]` or
 //! `{}` before the item's (list, wrapped list, map), or a struct's name.
@@ -71,9 +71,16 @@ pub(super) fn table(json: &[u8]) -> Schema {
         b.schema.types.push(Type::Any);
     }
     for (i, (name, row)) in table.types.into_iter().enumerate() {
-        let fields = row.f.into_iter().map(|f| b.field(f)).collect();
-        let object =
-            ObjectType { name: name.into_owned(), proto: row.p.into_owned(), fields, atomic: row.a, open: false };
+        let fields: Vec<Field> = row.f.into_iter().map(|f| b.field(f)).collect();
+        let layout = super::layout::of(&fields);
+        let object = ObjectType {
+            name: name.into_owned(),
+            proto: row.p.into_owned(),
+            fields,
+            atomic: row.a,
+            open: false,
+            layout,
+        };
         b.schema.types[i] = Type::Object(object);
     }
     for [group, version, kind, ty] in table.kinds {
@@ -98,6 +105,7 @@ impl Builder {
             via: f.v,
             zero: match f.z {
                 Some('k') => Zero::Kept,
+                Some('n') => Zero::Null,
                 Some('w') => Zero::Written,
                 _ => Zero::Dropped,
             },
@@ -140,7 +148,6 @@ impl Builder {
                 "bytes" => Type::Scalar(Scalar::Bytes),
                 "time" => Type::Scalar(Scalar::Time),
                 "microtime" => Type::Scalar(Scalar::MicroTime),
-                "duration" => Type::Scalar(Scalar::Duration),
                 "quantity" => Type::Scalar(Scalar::Quantity),
                 "intorstring" => Type::Scalar(Scalar::IntOrString),
                 "schema-or-array" => self.schema_or(Alternative::Schemas),

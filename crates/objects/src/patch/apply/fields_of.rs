@@ -138,7 +138,7 @@ impl<'s> Check<'_, 's> {
 fn scalar_error(scalar: Scalar, value: &Tree) -> Option<String> {
     let is_scalar = !value.is_object() && !value.is_array();
     match scalar {
-        Scalar::String | Scalar::Bytes | Scalar::Time | Scalar::MicroTime | Scalar::Duration => {
+        Scalar::String | Scalar::Bytes | Scalar::Time | Scalar::MicroTime => {
             // Go's %#v of the library's own wrapper; people search for it.
             (!value.is_string())
                 .then(|| format!("expected string, got &value.valueUnstructured{{Value:{}}}", go_syntax(value)))

@@ -181,7 +181,6 @@ pub(super) fn zero(schema: &Schema, place: Place<'_>) -> Map {
             Type::Scalar(Scalar::Bool) => Tree::from(false),
             Type::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Double | Scalar::IntOrString) => Tree::from(0),
             Type::Scalar(Scalar::Quantity) => Tree::from("0"),
-            Type::Scalar(Scalar::Duration) => Tree::from("0s"),
             _ => Tree::Null,
         };
         out.insert(field.name.clone(), value);
