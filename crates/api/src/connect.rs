@@ -1,5 +1,6 @@
 //! Streams on a pod: exec, attach, port-forward and log.
 
+use crate::authenticate::WEBSOCKET_BEARER;
 use crate::handle::{Gateway, Head, Place};
 use crate::peer::Peer;
 use crate::port::{Backend, Connect, Connected, LogOptions, Refusal, Remote};
@@ -8,10 +9,18 @@ use crate::respond::{self, Body};
 use crate::route::Path;
 use crate::server::{told, within};
 use crate::status;
+use crate::stream::multiplex::Connection;
+use crate::stream::spdy::{Bounds, Role};
+use crate::stream::tunnel::Tunnel;
+use crate::stream::websocket::{self, Protocol};
+use crate::stream::{forward, remote};
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use hyper::body::{Frame, Incoming};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use objects::request::{self, Verb};
+use objects::status::Reason;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -19,6 +28,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use tokio::sync::mpsc;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::{self, handshake::derive_accept_key, protocol::WebSocketConfig};
 
 /// The stream a request asks for; `None` if it is for no stream.
 ///
@@ -31,15 +42,24 @@ pub(crate) fn ask(target: &Target, head: &Head) -> Result<Option<Connect>, Refus
     let text = |key: &str| head.param(key).unwrap_or_default().to_owned();
     let flag = |key: &str, default: bool| head.param(key).map_or(default, |_| head.flag(key));
     Ok(match target.sub.map(|s| s.name) {
-        Some(name @ ("exec" | "attach")) => Some(Connect::Remote(Remote {
-            attach: name == "attach",
-            container: text("container"),
-            command: head.query.iter().filter(|(k, _)| k == "command").map(|(_, v)| v.clone()).collect(),
-            stdin: flag("stdin", false),
-            stdout: flag("stdout", name == "attach"),
-            stderr: flag("stderr", name == "attach"),
-            tty: flag("tty", false),
-        })),
+        Some(name @ ("exec" | "attach")) => {
+            let tty = flag("tty", false);
+            let remote = Remote {
+                attach: name == "attach",
+                container: text("container"),
+                command: head.query.iter().filter(|(k, _)| k == "command").map(|(_, v)| v.clone()).collect(),
+                stdin: flag("stdin", false),
+                // Both commands' options default these to true.
+                stdout: flag("stdout", true),
+                // A terminal has one output.
+                stderr: flag("stderr", true) && !tty,
+                tty,
+            };
+            if !(remote.stdin || remote.stdout || remote.stderr) {
+                return Err(status::bad_request("you must specify at least 1 of stdin, stdout, stderr"));
+            }
+            Some(Connect::Remote(remote))
+        }
         Some("portforward") => {
             let ports = head.query.iter().filter(|(k, _)| k == "ports").flat_map(|(_, v)| v.split(','));
             let ports = ports.map(|p| {
@@ -100,8 +120,174 @@ pub(crate) async fn answer<B: Backend>(
         let body = LogBody { log, closed, _place: place };
         return Ok(respond::build(200, Some("text/plain"), Body::new(body)));
     }
-    drop(http);
-    Err(status::bad_request("Upgrade request required"))
+    let upgrade = Upgrade::of(head, &ask)?;
+    let opened = within(gateway.limits().request, gateway.backend.connect(request, ask.clone())).await;
+    let connected = opened.ok_or_else(|| status::timeout("the node of the pod did not answer"))??;
+    peer.patient.store(true, Ordering::Relaxed);
+    let response = upgrade.response();
+    let mut closed = gateway.closed.clone();
+    tokio::spawn(async move {
+        let _held = place;
+        let wire = match hyper::upgrade::on(http).await {
+            Ok(wire) => TokioIo::new(wire),
+            Err(error) => return tracing::debug!(%error, "a client did not go through with its upgrade"),
+        };
+        tokio::select! {
+            () = upgrade.serve(wire, ask, connected) => {}
+            () = told(&mut closed) => {}
+        }
+    });
+    Ok(response)
+}
+
+/// What a client wants its connection to become.
+enum Upgrade {
+    /// SPDY, for exec and attach of this version or for port-forward, and the protocol's name.
+    Spdy { protocol: &'static str, version: u8 },
+    /// A WebSocket with channels, and the answer to its key.
+    Channels { protocol: Protocol, accept: String },
+    /// SPDY for port-forward in a WebSocket.
+    Tunnel { accept: String },
+}
+
+/// The subprotocol of a tunnel.
+const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
+/// Bytes of one WebSocket message from a client.
+const MESSAGE_BYTES: usize = 4 << 20;
+
+impl Upgrade {
+    /// Chooses a protocol among those offered.
+    ///
+    /// # Errors
+    /// 400 if no upgrade is asked for or its headers are not whole, 403 if no protocol offered is spoken.
+    fn of(head: &Head, ask: &Connect) -> Result<Upgrade, Refusal> {
+        let has = |name: &str, word: &str| {
+            let values = head.headers.get_all(name).iter().filter_map(|v| v.to_str().ok());
+            values.flat_map(|v| v.split(',')).any(|v| v.trim().eq_ignore_ascii_case(word))
+        };
+        let all = |name: &str| -> Vec<&str> {
+            let values = head.headers.get_all(name).iter().filter_map(|v| v.to_str().ok());
+            values.flat_map(|v| v.split(',')).map(str::trim).filter(|v| !v.is_empty()).collect()
+        };
+        if !has("connection", "upgrade") {
+            return Err(status::bad_request("Upgrade request required"));
+        }
+        let forward = matches!(ask, Connect::PortForward { .. });
+        if has("upgrade", "SPDY/3.1") {
+            let offered = all("x-stream-protocol-version");
+            let spoken: Vec<(&'static str, u8)> =
+                if forward { vec![(forward::PROTOCOL, 1)] } else { remote::SPDY_PROTOCOLS.to_vec() };
+            let chosen = offered.iter().find_map(|o| spoken.iter().find(|(name, _)| name == o));
+            return match chosen {
+                Some((protocol, version)) => Ok(Upgrade::Spdy { protocol, version: *version }),
+                // Clients older than the header speak the first protocol.
+                None if offered.is_empty() => Ok(Upgrade::Spdy { protocol: "", version: 1 }),
+                None => {
+                    let names: Vec<&str> = spoken.iter().map(|(name, _)| *name).collect();
+                    Err(status::failure(
+                        403,
+                        Reason::Forbidden,
+                        format!(
+                            "unable to upgrade: unable to negotiate protocol: client supports {offered:?}, server supports {names:?}"
+                        ),
+                    ))
+                }
+            };
+        }
+        let key = head.headers.get("sec-websocket-key");
+        let (true, Some(key), Some("13")) =
+            (has("upgrade", "websocket"), key, head.headers.get("sec-websocket-version").and_then(|v| v.to_str().ok()))
+        else {
+            return Err(status::bad_request("Upgrade request required"));
+        };
+        let accept = derive_accept_key(key.as_bytes());
+        let offered: Vec<&str> =
+            all("sec-websocket-protocol").into_iter().filter(|p| !p.starts_with(WEBSOCKET_BEARER)).collect();
+        if forward && offered.contains(&TUNNEL) {
+            return Ok(Upgrade::Tunnel { accept });
+        }
+        let spoken: &[Protocol] = if forward { &websocket::FORWARD } else { &websocket::REMOTE };
+        let chosen = if offered.is_empty() {
+            spoken.iter().find(|p| p.name.is_empty())
+        } else {
+            offered.iter().find_map(|o| spoken.iter().find(|p| p.name == *o))
+        };
+        match chosen {
+            Some(protocol) => Ok(Upgrade::Channels { protocol: *protocol, accept }),
+            None => {
+                let names: Vec<&str> = spoken.iter().map(|p| p.name).filter(|n| !n.is_empty()).collect();
+                Err(status::failure(
+                    403,
+                    Reason::Forbidden,
+                    format!(
+                        "unable to upgrade: requested protocol(s) are not supported: {offered:?}; supports {names:?}"
+                    ),
+                ))
+            }
+        }
+    }
+
+    /// 101 with what was chosen.
+    fn response(&self) -> Response<Body> {
+        let mut r = respond::empty(101);
+        let mut put = |name: &'static str, value: &str| {
+            if let Ok(v) = HeaderValue::from_str(value)
+                && !value.is_empty()
+            {
+                r.headers_mut().insert(name, v);
+            }
+        };
+        put("connection", "Upgrade");
+        match self {
+            Upgrade::Spdy { protocol, .. } => {
+                put("upgrade", "SPDY/3.1");
+                put("x-stream-protocol-version", protocol);
+            }
+            Upgrade::Channels { protocol, accept } => {
+                put("upgrade", "websocket");
+                put("sec-websocket-accept", accept);
+                put("sec-websocket-protocol", protocol.name);
+            }
+            Upgrade::Tunnel { accept } => {
+                put("upgrade", "websocket");
+                put("sec-websocket-accept", accept);
+                put("sec-websocket-protocol", TUNNEL);
+            }
+        }
+        r
+    }
+
+    /// Serves the stream on the connection it has become.
+    async fn serve(self, wire: TokioIo<Upgraded>, ask: Connect, connected: Connected) {
+        match (self, ask, connected) {
+            (Upgrade::Spdy { version, .. }, Connect::Remote(ask), Connected::Remote(process)) => {
+                let connection = Connection::start(wire, Role::Server, Bounds::default());
+                match remote::spdy_ends(&connection, &ask, version).await {
+                    Ok(client) => remote::join(client, process).await,
+                    Err(error) => tracing::debug!(%error, "a client did not open its streams"),
+                }
+            }
+            (Upgrade::Channels { protocol, .. }, Connect::Remote(ask), Connected::Remote(process)) => {
+                remote::join(websocket::ends(socket(wire).await, &ask, protocol), process).await;
+            }
+            (Upgrade::Spdy { .. }, _, Connected::PortForward(dial)) => {
+                forward::spdy(Connection::start(wire, Role::Server, Bounds::default()), dial).await;
+            }
+            (Upgrade::Tunnel { .. }, _, Connected::PortForward(dial)) => {
+                let tunnel = Tunnel::new(socket(wire).await);
+                forward::spdy(Connection::start(tunnel, Role::Server, Bounds::default()), dial).await;
+            }
+            (Upgrade::Channels { protocol, .. }, Connect::PortForward { ports }, Connected::PortForward(dial)) => {
+                forward::channels(websocket::ports(socket(wire).await, &ports, protocol), dial).await;
+            }
+            _ => tracing::error!("a stream of another sort than was asked for was opened; it is closed"),
+        }
+    }
+}
+
+async fn socket(wire: TokioIo<Upgraded>) -> WebSocketStream<TokioIo<Upgraded>> {
+    let config = WebSocketConfig::default().max_message_size(Some(MESSAGE_BYTES)).max_frame_size(Some(MESSAGE_BYTES));
+    WebSocketStream::from_raw_socket(wire, tungstenite::protocol::Role::Server, Some(config)).await
 }
 
 /// A log's bytes as they come, until it ends or the server stops.

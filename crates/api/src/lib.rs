@@ -25,3 +25,4 @@ pub mod negotiate;
 pub mod port;
 pub mod route;
 pub mod server;
+pub mod stream;

@@ -109,7 +109,7 @@ pub(crate) fn stream(
         more = pieces.more(&mut first);
     }
     let compress = !near && accepts_gzip(request);
-    if !more && !(compress && first.len() > COMPRESS_BYTES) {
+    if !(more || compress && first.len() > COMPRESS_BYTES) {
         return bytes(code, media_type, first.into());
     }
     let gzip = compress.then(|| GzEncoder::new(Vec::with_capacity(PIECE_BYTES), Compression::fast()));
