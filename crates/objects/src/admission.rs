@@ -1,8 +1,17 @@
 //! Admission: what a cluster's policy adds to, and asks of, every write, besides an object's own rules.
 //!
-//! One file each, called in Kubernetes' order.
+//! One file each, called in Kubernetes' order; nothing else in Kubernetes' default set is for a cell's
+//! leader to do.
 
+pub mod amounts;
+mod default_toleration_seconds;
+mod limit_ranger;
 mod namespace_lifecycle;
+mod priority;
+pub mod resource_quota;
+mod runtime_class;
+mod service_account;
+mod taint_nodes;
 
 use crate::Tree;
 use crate::decide::{Operation, Visit};
@@ -14,19 +23,42 @@ type Outcome<T> = Result<T, Box<Status>>;
 
 /// Mutating admission of a create or update.
 pub(crate) fn mutate(visit: &mut Visit<'_>, op: Operation, obj: &mut Tree, old: Option<&Tree>) -> Outcome<()> {
-    let _ = (&obj, old);
-    namespace_lifecycle::admit(visit, op)
+    namespace_lifecycle::admit(visit, op, obj)?;
+    let whole = visit.req.subresource.is_empty();
+    match visit.kind.storage {
+        "Pod" if whole => {
+            if op == Operation::Create {
+                limit_ranger::fill(visit, obj);
+                service_account::admit(visit, obj)?;
+            }
+            priority::admit(visit, obj, old)?;
+            default_toleration_seconds::admit(visit.env.config, obj);
+            if op == Operation::Create {
+                runtime_class::admit(visit, obj)?;
+            }
+        }
+        "Node" if whole && op == Operation::Create => taint_nodes::admit(obj),
+        _ => {}
+    }
+    Ok(())
 }
 
 /// Validating admission, after the object's own validation; of a delete too.
 pub(crate) fn validate(visit: &mut Visit<'_>, op: Operation, obj: &Tree, old: Option<&Tree>) -> Outcome<()> {
     if op == Operation::Delete {
-        return namespace_lifecycle::admit(visit, op);
+        return namespace_lifecycle::admit(visit, op, obj);
+    }
+    let whole = visit.req.subresource.is_empty();
+    match visit.kind.storage {
+        "Pod" if whole && op == Operation::Create => limit_ranger::check(visit, obj)?,
+        "PersistentVolumeClaim" if whole => limit_ranger::check(visit, obj)?,
+        "PriorityClass.scheduling.k8s.io" => priority::only_one_default(visit, obj)?,
+        _ => {}
     }
     rbac::check_escalation(visit.kind, obj, old, &visit.req.user, visit.namespace(), visit.view)
 }
 
 /// Quota: the writes of quota objects that go with a write that turns `old` into `new`.
-pub(crate) fn charge(_visit: &mut Visit<'_>, _new: Option<&Tree>, _old: Option<&Tree>) -> Outcome<Vec<Write>> {
-    Ok(Vec::new())
+pub(crate) fn charge(visit: &mut Visit<'_>, new: Option<&Tree>, old: Option<&Tree>) -> Outcome<Vec<Write>> {
+    resource_quota::charge(visit, new, old)
 }

@@ -231,6 +231,11 @@ impl Visit<'_> {
     }
 }
 
+/// A generated suffix for another name of the same write: `n` tells the names apart.
+pub(crate) fn generated_suffix(chance: u64, n: u64) -> String {
+    create::suffix(create::remix(chance, n))
+}
+
 /// Fills in what the user left out, as decoding does in Kubernetes.
 pub(crate) fn default(kind: &Kind, obj: &mut Tree) {
     kind.rules.default(obj);

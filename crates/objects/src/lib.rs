@@ -7,7 +7,8 @@
 
 #![forbid(unsafe_code)]
 
-mod admission;
+pub mod admission;
+pub mod bootstrap;
 pub mod codec;
 pub mod decide;
 pub mod decision;

@@ -2,6 +2,7 @@
 //! namespaces never go.
 
 use super::Outcome;
+use crate::Tree;
 use crate::decide::{Operation, Visit};
 use crate::kinds::by_resource;
 use crate::kinds::tree::Fields;
@@ -10,15 +11,15 @@ use crate::status::Status;
 /// Namespaces that may not be deleted.
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
-pub(super) fn admit(visit: &Visit<'_>, op: Operation) -> Outcome<()> {
+pub(super) fn admit(visit: &Visit<'_>, op: Operation, obj: &Tree) -> Outcome<()> {
     let kind = visit.kind;
+    let object = obj.at("metadata").text("name");
     if op == Operation::Delete {
-        if kind.storage == "Namespace" && IMMORTAL.contains(&visit.name()) {
-            return Err(Box::new(Status::forbidden(kind, visit.name(), "this namespace may not be deleted")));
+        if kind.storage == "Namespace" && IMMORTAL.contains(&object) {
+            return Err(Box::new(Status::forbidden(kind, object, "this namespace may not be deleted")));
         }
         return Ok(());
     }
-    // Only creates need a living namespace; reviews need none at all.
     if op != Operation::Create || !kind.namespaced {
         return Ok(());
     }
@@ -31,10 +32,6 @@ pub(super) fn admit(visit: &Visit<'_>, op: Operation) -> Outcome<()> {
         return Ok(());
     }
     let why = format!("unable to create new content in namespace {name} because it is being terminated");
-    let object = match &visit.req.body {
-        crate::request::Body::Object { tree, .. } => tree.at("metadata").text("name"),
-        _ => visit.name(),
-    };
     Err(Box::new(Status::forbidden(kind, object, &why).with_cause(
         "NamespaceTerminating",
         &format!("namespace {name} is being terminated"),
