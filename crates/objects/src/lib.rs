@@ -22,6 +22,7 @@ pub mod request;
 pub mod schema;
 pub mod select;
 pub mod status;
+pub mod table;
 pub mod views;
 
 /// An object, or a part of one, as JSON: maps are ordered by key, so equal trees have equal bytes.

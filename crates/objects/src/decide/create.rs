@@ -74,10 +74,11 @@ impl Visit<'_> {
             tree::set(meta, "creationTimestamp", now.rfc3339());
         }
         let taken = self.name_object(&mut obj);
-        crate::kinds::prepare_create(self.kind, &mut obj, &self.context());
+        // What the server itself then prepares and admits is nobody's.
         if manage {
             owned::track(self, None, &mut obj);
         }
+        crate::kinds::prepare_create(self.kind, &mut obj, &self.context());
         self.admit(Operation::Create, &mut obj, None)?;
         let name = obj.at("metadata").text("name").to_owned();
         if revision_given {

@@ -3,43 +3,102 @@
 use super::update::check_identity;
 use super::{Outcome, Visit, default};
 use crate::Tree;
+use crate::codec::{self, Unknown};
 use crate::decision::Decision;
-use crate::request::{Body, PatchType};
-use crate::status::Status;
-use crate::views;
+use crate::patch;
+use crate::rbac::{self, Attributes};
+use crate::request::{Body, PatchType, Request, Verb};
+use crate::schema::{self, TypeId};
+use crate::status::{Status, required};
+use crate::{owned, views};
+use bytes::Bytes;
 
 impl Visit<'_> {
     pub(super) fn patch(&mut self) -> Outcome<Decision> {
+        let (kind, bytes) = self.patch_body()?;
+        if kind == PatchType::Apply {
+            return self.apply(&bytes);
+        }
         let stored = self.stored()?;
         let current = views::from_storage(self.kind, stored.tree());
-        let mut new = self.patched(self.kind.type_name, current)?;
+        let mut new = self.patched(owned::type_of(self.kind), current)?;
         check_identity(self.req, &new)?;
         default(self.kind, &mut new);
         self.change(stored, new, true)
     }
 
-    /// `current` as the request's patch makes it; its type is named `type_name` in the schema.
-    pub(super) fn patched(&mut self, type_name: &str, mut current: Tree) -> Outcome<Tree> {
-        let _ = type_name;
-        let Body::Patch { kind, bytes } = &self.req.body else {
-            return Err(Box::new(Status::bad_request("the request has no patch in its body")));
+    /// Server-side apply: creates what is not there.
+    fn apply(&mut self, bytes: &Bytes) -> Outcome<Decision> {
+        let config = patch::parse(bytes)?;
+        if self.req.options.field_manager.is_empty() {
+            let e = required("fieldManager", "is required for apply patch");
+            return Err(Box::new(Status::invalid_kind("meta.k8s.io", "PatchOptions", "", &[e])));
+        }
+        check_identity(self.req, &config)?;
+        let stored = match self.stored() {
+            Ok(s) => Some(s),
+            Err(_) if self.req.subresource.is_empty() => {
+                let req = Request { verb: Verb::Create, ..self.req.clone() };
+                rbac::authorize(&self.req.user, &Attributes::of(&req), self.view)?;
+                None
+            }
+            Err(e) => return Err(e),
         };
-        let patch: Tree =
-            serde_json::from_slice(bytes).map_err(|_| Box::new(Status::bad_request("invalid JSON patch")))?;
+        let live = stored.as_ref().map(|s| views::from_storage(self.kind, s.tree()));
+        let applied = owned::apply(self, live.as_ref(), &config)?;
+        let mut new = self.conformed(owned::type_of(self.kind), applied)?;
+        default(self.kind, &mut new);
+        match stored {
+            Some(stored) => self.change(stored, new, false),
+            None => self.create_object(new, false),
+        }
+    }
+
+    /// `current` as the request's patch makes it, decoded as its type.
+    pub(super) fn patched(&mut self, ty: Option<TypeId>, mut current: Tree) -> Outcome<Tree> {
+        let (kind, bytes) = self.patch_body()?;
+        let patch = patch::parse(&bytes)?;
         match kind {
             PatchType::Json => {
-                let patch: json_patch::Patch =
-                    serde_json::from_value(patch).map_err(|_| Box::new(Status::unprocessable_patch()))?;
-                json_patch::patch(&mut current, &patch).map_err(|_| Box::new(Status::unprocessable_patch()))?;
+                let found = patch::json::apply(&mut current, &patch)?;
+                self.strict(&found, |all| patch::undecodable(&patch, &format!("strict decoding error: {all}")))?;
             }
-            PatchType::Merge => json_patch::merge(&mut current, &patch),
-            PatchType::Strategic | PatchType::Apply => {
+            PatchType::Merge => patch::merge::apply(&mut current, &patch)?,
+            PatchType::Strategic => match ty {
+                Some(ty) => patch::strategic::apply(schema::builtin(), ty, &mut current, &patch)?,
+                None => {
+                    return Err(Box::new(Status::unsupported_media_type(&[
+                        "application/json-patch+json",
+                        "application/merge-patch+json",
+                        "application/apply-patch+yaml",
+                    ])));
+                }
+            },
+            PatchType::Apply => {
                 return Err(Box::new(Status::unsupported_media_type(&[
                     "application/json-patch+json",
                     "application/merge-patch+json",
+                    "application/strategic-merge-patch+json",
                 ])));
             }
         }
-        Ok(current)
+        self.conformed(ty, current)
+    }
+
+    /// A patched object as decoding would have made it: typed, in canonical form, unknown fields refused,
+    /// warned of or dropped as the request asks.
+    fn conformed(&mut self, ty: Option<TypeId>, tree: Tree) -> Outcome<Tree> {
+        let Some(ty) = ty else { return Ok(tree) };
+        let decoded = codec::json::conform(schema::builtin(), ty, tree.clone(), Unknown::Drop)
+            .map_err(|e| Box::new(patch::undecodable(&tree, &e.to_string())))?;
+        self.strict(&decoded.strict, |all| patch::undecodable(&tree, &format!("strict decoding error: {all}")))?;
+        Ok(decoded.tree)
+    }
+
+    fn patch_body(&self) -> Outcome<(PatchType, Bytes)> {
+        match &self.req.body {
+            Body::Patch { kind, bytes } => Ok((*kind, bytes.clone())),
+            _ => Err(Box::new(Status::bad_request("the request has no patch in its body"))),
+        }
     }
 }

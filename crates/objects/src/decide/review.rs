@@ -4,6 +4,7 @@ use super::{Outcome, Visit};
 use crate::Tree;
 use crate::decision::{Decision, Payload};
 use crate::kinds::tree::{self, Fields};
+use crate::owned;
 use crate::rbac::{self, Attributes, Rule};
 use crate::request::User;
 use crate::status::{Status, invalid, required};
@@ -12,6 +13,9 @@ use serde_json::json;
 impl Visit<'_> {
     pub(super) fn review(&mut self) -> Outcome<Decision> {
         let mut review = self.body()?;
+        if self.kind.kind.ends_with("AccessReview") {
+            owned::track_act(self, self.kind.type_name, &mut review);
+        }
         match self.kind.kind {
             "SelfSubjectReview" => {
                 let user = &self.req.user;

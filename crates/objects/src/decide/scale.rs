@@ -8,6 +8,7 @@ use crate::kinds::tree::{self, Fields};
 use crate::kinds::Kind;
 use crate::record::Stored;
 use crate::request::{Body, Verb};
+use crate::schema;
 use crate::select::LabelSelector;
 use crate::status::{Status, invalid};
 use serde_json::json;
@@ -50,7 +51,7 @@ impl Visit<'_> {
         let obj = with_revision(stored.tree(), stored.revision);
         let scale = if self.req.verb == Verb::Patch {
             let current = scale_of(self.kind, &obj);
-            self.patched("io.k8s.api.autoscaling.v1.Scale", current)?
+            self.patched(schema::builtin().by_name("io.k8s.api.autoscaling.v1.Scale"), current)?
         } else {
             let scale = self.scale_body()?;
             check_identity(self.req, &scale)?;

@@ -6,6 +6,7 @@ use crate::Tree;
 use crate::decision::{Answer, Decision, Payload, Plan, Reply, Token, Write};
 use crate::kinds::tree::{self, Fields};
 use crate::kinds::{FieldError, Kind, by_resource};
+use crate::owned;
 use crate::record::Stored;
 use crate::request::Body;
 use crate::select::LabelSelector;
@@ -191,9 +192,12 @@ impl Visit<'_> {
     pub(super) fn token(&mut self) -> Outcome<Decision> {
         let mut request = self.act("TokenRequest")?;
         let account = self.stored()?;
+        tree::default_to(tree::child(&mut request, "spec"), "expirationSeconds", 3600);
+        tree::set(&mut request, "kind", "TokenRequest");
+        tree::set(&mut request, "apiVersion", "authentication.k8s.io/v1");
+        owned::track_act(self, "io.k8s.api.authentication.v1.TokenRequest", &mut request);
         let seconds = {
             let spec = tree::child(&mut request, "spec");
-            tree::default_to(spec, "expirationSeconds", 3600);
             if spec.list("audiences").is_empty() {
                 tree::set(spec, "audiences", json!([self.env.config.issuer]));
             }
@@ -215,14 +219,11 @@ impl Visit<'_> {
         let (bound, node) = self.bound_object(&name, request.at("spec").at("boundObjectRef"))?;
         let audiences = request.at("spec").list("audiences").iter().map(|a| tree::text(a).to_owned()).collect();
         let uid = account.meta.uid.to_string();
-        tree::set(&mut request, "kind", "TokenRequest");
-        tree::set(&mut request, "apiVersion", "authentication.k8s.io/v1");
-        tree::set(
-            &mut request,
-            "metadata",
-            json!({"name": name, "namespace": namespace, "uid": self.req.uid.to_string(),
-                "creationTimestamp": self.env.now.rfc3339()}),
-        );
+        let meta = tree::child(&mut request, "metadata");
+        tree::set(meta, "name", name.as_str());
+        tree::set(meta, "namespace", namespace.as_str());
+        tree::set(meta, "uid", self.req.uid.to_string());
+        tree::set(meta, "creationTimestamp", self.env.now.rfc3339());
         Ok(Decision::Token(Token {
             namespace,
             service_account: name,

@@ -48,7 +48,6 @@ impl Visit<'_> {
     pub(super) fn change(&mut self, stored: Stored, mut new: Tree, manage: bool) -> Outcome<Decision> {
         let old = with_revision(views::from_storage(self.kind, stored.tree()), stored.revision);
         self.check_revision(&new, stored.revision)?;
-        let own_managed = new.at("metadata").get("managedFields").cloned();
         {
             let old = old.at("metadata");
             let meta = tree::child(&mut new, "metadata");
@@ -68,11 +67,10 @@ impl Visit<'_> {
                 }
             }
         }
-        crate::kinds::prepare_update(self.kind, &mut new, &old, &self.context());
-        let _ = own_managed;
         if manage {
             owned::track(self, Some(&old), &mut new);
         }
+        crate::kinds::prepare_update(self.kind, &mut new, &old, &self.context());
         self.admit(Operation::Update, &mut new, Some(&old))?;
         owned::keep_times_if_equal(&mut new, &old);
         if new == old {
