@@ -71,9 +71,7 @@ impl Visit<'_> {
         }
         match (sub, req.verb) {
             ("", Verb::Get) => self.get(),
-            ("", Verb::List) => {
-                Ok(Decision::List(ListPlan::new(self.kind, req.namespace.as_deref(), &req.options)?))
-            }
+            ("", Verb::List) => Ok(Decision::List(ListPlan::new(self.kind, req.namespace.as_deref(), &req.options)?)),
             ("", Verb::Watch) => {
                 Ok(Decision::Watch(WatchPlan::new(self.kind, req.namespace.as_deref(), &req.options)?))
             }
@@ -203,7 +201,8 @@ impl Visit<'_> {
             tree: Some(views::to_storage(self.kind, tree)),
         }];
         writes.extend(more);
-        let reply = Reply::Written { write: 0, view: self.reply_view(), kind: self.kind, raw: !views::is_view(self.kind) };
+        let reply =
+            Reply::Written { write: 0, view: self.reply_view(), kind: self.kind, raw: !views::is_view(self.kind) };
         Ok(Decision::Commit(Plan { writes, warnings: std::mem::take(&mut self.warnings), code, reply }))
     }
 

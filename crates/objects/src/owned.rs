@@ -49,19 +49,19 @@ fn with<T>(visit: &Visit<'_>, f: impl FnOnce(&Types<'_>, &Writer<'_>) -> T) -> T
         let other = kinds::by_api_version(version, kind.kind).filter(|k| k.storage == kind.storage)?;
         Some((views::from_storage(other, views::to_storage(kind, object.clone())), type_of(other)))
     };
-    let types =
-        Types { schema: schema::builtin(), root: type_of(kind), api_version: &api_version, kind: kind.kind, convert: &convert };
+    let types = Types {
+        schema: schema::builtin(),
+        root: type_of(kind),
+        api_version: &api_version,
+        kind: kind.kind,
+        convert: &convert,
+    };
     let reset = reset_fields(kind, &visit.req.subresource);
     f(&types, &writer(visit, &reset))
 }
 
 fn writer<'a>(visit: &'a Visit<'_>, reset: &'a FieldSet) -> Writer<'a> {
-    Writer {
-        manager: &visit.req.options.field_manager,
-        subresource: &visit.req.subresource,
-        now: visit.env.now,
-        reset,
-    }
+    Writer { manager: &visit.req.options.field_manager, subresource: &visit.req.subresource, now: visit.env.now, reset }
 }
 
 /// What a write through a door does not write: the object's own leaves its status alone, the status' all

@@ -115,9 +115,8 @@ pub struct Rule {
 
 impl Rule {
     fn of(tree: &Tree) -> Rule {
-        let texts = |f: &str| -> Vec<String> {
-            items(&tree[f]).iter().filter_map(|v| v.as_str().map(str::to_owned)).collect()
-        };
+        let texts =
+            |f: &str| -> Vec<String> { items(&tree[f]).iter().filter_map(|v| v.as_str().map(str::to_owned)).collect() };
         Rule {
             verbs: texts("verbs"),
             api_groups: texts("apiGroups"),

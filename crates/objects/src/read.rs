@@ -9,10 +9,10 @@ pub use cursor::Continue;
 pub use list::{At, ListAnswer, ListPlan};
 pub use watch::{EventType, WatchPlan, WatchStart, bookmark, error_event};
 
+use crate::Tree;
 use crate::kinds::FieldError;
 use crate::request::Options;
 use crate::status::{Status, field_forbidden, not_supported, quote};
-use crate::Tree;
 use base::Revision;
 
 /// Reads a `resourceVersion` parameter: empty and `0` are no demand.
@@ -43,7 +43,10 @@ fn check_options(o: &Options, watch: bool) -> Result<(), Box<Status>> {
     let continued = !o.continue_token.is_empty();
     if watch {
         if o.send_initial_events.is_some() && match_ != "NotOlderThan" {
-            errs.push(field_forbidden(field, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+            errs.push(field_forbidden(
+                field,
+                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            ));
         }
         if given {
             if o.send_initial_events.is_none() {
@@ -62,7 +65,10 @@ fn check_options(o: &Options, watch: bool) -> Result<(), Box<Status>> {
     } else {
         if given {
             if o.resource_version.is_empty() {
-                errs.push(field_forbidden(field, "resourceVersionMatch is forbidden unless resourceVersion is provided"));
+                errs.push(field_forbidden(
+                    field,
+                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                ));
             }
             if continued {
                 errs.push(field_forbidden(field, "resourceVersionMatch is forbidden when continue is provided"));

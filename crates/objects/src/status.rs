@@ -205,11 +205,7 @@ impl Status {
 
     /// 409 naming a kind instead of a resource, as delete's preconditions do.
     pub fn conflict_kind(kind: &Kind, name: &str, why: &str) -> Status {
-        let m = format!(
-            "Operation cannot be fulfilled on {} {}: {why}",
-            qualified(kind.group, kind.kind),
-            quote(name)
-        );
+        let m = format!("Operation cannot be fulfilled on {} {}: {why}", qualified(kind.group, kind.kind), quote(name));
         let d = Details { kind: kind.kind.into(), ..Status::about(kind, name) };
         Status::failure(409, Reason::Conflict, m, Some(d))
     }
@@ -262,13 +258,7 @@ impl Status {
             .iter()
             .map(|e| Cause { reason: e.reason.into(), message: e.message.clone(), field: e.field.clone() })
             .collect();
-        let d = Details {
-            name: name.into(),
-            group: group.into(),
-            kind: kind.into(),
-            causes,
-            ..Details::default()
-        };
+        let d = Details { name: name.into(), group: group.into(), kind: kind.into(), causes, ..Details::default() };
         let m = format!("{} {} is invalid{all}", qualified(group, kind), quote(name));
         Status::failure(422, Reason::Invalid, m, Some(d))
     }
@@ -312,10 +302,7 @@ impl Status {
 
     /// 500 with reason InternalError.
     pub fn internal(message: &str) -> Status {
-        let d = Details {
-            causes: vec![Cause { message: message.into(), ..Cause::default() }],
-            ..Details::default()
-        };
+        let d = Details { causes: vec![Cause { message: message.into(), ..Cause::default() }], ..Details::default() };
         let m = format!("Internal error occurred: {message}");
         Status::failure(500, Reason::InternalError, m, Some(d))
     }

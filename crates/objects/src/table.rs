@@ -197,8 +197,7 @@ fn selector(tree: &Tree) -> Tree {
 
 /// Plain pairs as printed.
 fn pairs(tree: &Tree) -> Tree {
-    let all: Vec<String> =
-        tree.as_object().into_iter().flatten().map(|(k, v)| format!("{k}={}", text(v))).collect();
+    let all: Vec<String> = tree.as_object().into_iter().flatten().map(|(k, v)| format!("{k}={}", text(v))).collect();
     or(&all.join(","), "<none>")
 }
 

@@ -84,18 +84,23 @@ const EVENT_FIELDS: [(&str, &str); 7] = [
 ];
 
 fn event_to_core(tree: Tree) -> Tree {
-    renamed(tree, "v1", |k| EVENT_FIELDS.iter().find(|(_, new)| *new == k).map(|(core, _)| *core), |m| {
-        // Core v1 always writes these.
-        for f in ["involvedObject", "source"] {
-            m.entry(f).or_insert_with(|| json!({}));
-        }
-        for f in ["firstTimestamp", "lastTimestamp", "eventTime"] {
-            m.entry(f).or_insert(Tree::Null);
-        }
-        for f in ["reportingComponent", "reportingInstance"] {
-            m.entry(f).or_insert_with(|| json!(""));
-        }
-    })
+    renamed(
+        tree,
+        "v1",
+        |k| EVENT_FIELDS.iter().find(|(_, new)| *new == k).map(|(core, _)| *core),
+        |m| {
+            // Core v1 always writes these.
+            for f in ["involvedObject", "source"] {
+                m.entry(f).or_insert_with(|| json!({}));
+            }
+            for f in ["firstTimestamp", "lastTimestamp", "eventTime"] {
+                m.entry(f).or_insert(Tree::Null);
+            }
+            for f in ["reportingComponent", "reportingInstance"] {
+                m.entry(f).or_insert_with(|| json!(""));
+            }
+        },
+    )
 }
 
 fn event_from_core(tree: Tree) -> Tree {
@@ -164,7 +169,8 @@ fn hpa_to_v2(mut tree: Tree) -> Tree {
     if tree.get("status").is_some_and(Tree::is_object) {
         let mut shown: Vec<Tree> = current.and_then(|c| c.as_array().cloned()).unwrap_or_default();
         if let Some(cpu) = take(&mut tree["status"], "currentCPUUtilizationPercentage") {
-            shown.push(json!({"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": cpu}}}));
+            shown
+                .push(json!({"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": cpu}}}));
         }
         tree["status"]["currentMetrics"] = if shown.is_empty() { Tree::Null } else { Tree::Array(shown) };
         if let Some(c) = conditions {
@@ -193,7 +199,8 @@ fn hpa_to_v1(mut tree: Tree) -> Tree {
     }
     if tree.get("status").is_some_and(Tree::is_object) {
         if let Some(Tree::Array(current)) = take(&mut tree["status"], "currentMetrics") {
-            if let Some(m) = current.iter().find(|m| cpu(m) && m["resource"]["current"]["averageUtilization"].is_i64()) {
+            if let Some(m) = current.iter().find(|m| cpu(m) && m["resource"]["current"]["averageUtilization"].is_i64())
+            {
                 tree["status"]["currentCPUUtilizationPercentage"] =
                     m["resource"]["current"]["averageUtilization"].clone();
             }

@@ -31,8 +31,10 @@ fn columns_are_the_api_servers() {
 fn cells_are_the_api_servers() {
     // The tables were taken 79 s after `gold` was made.
     let golden: Tree = serde_json::from_str(include_str!("golden/table_rows.json")).unwrap();
-    let gold = golden["/api/v1/namespaces"].as_array().unwrap().iter().find(|r| r["object"]["metadata"]["name"] == "gold");
-    let created = Wall::parse_rfc3339(gold.unwrap()["object"]["metadata"]["creationTimestamp"].as_str().unwrap()).unwrap();
+    let gold =
+        golden["/api/v1/namespaces"].as_array().unwrap().iter().find(|r| r["object"]["metadata"]["name"] == "gold");
+    let created =
+        Wall::parse_rfc3339(gold.unwrap()["object"]["metadata"]["creationTimestamp"].as_str().unwrap()).unwrap();
     let mut wrong = Vec::new();
     let mut rows = 0;
     for (path, entries) in golden.as_object().unwrap() {
@@ -43,9 +45,8 @@ fn cells_are_the_api_servers() {
         let want: Vec<&Tree> = entries.iter().map(|e| &e["cells"]).collect();
         let list = json!({"metadata": {}, "items": objects});
         // One request after the other: ages were taken within some seconds.
-        let tables: Vec<Tree> = (77..83)
-            .map(|s| table::table(kind, &list, Include::None, Wall(created.0 + s * 1000), false))
-            .collect();
+        let tables: Vec<Tree> =
+            (77..83).map(|s| table::table(kind, &list, Include::None, Wall(created.0 + s * 1000), false)).collect();
         for (i, want) in want.into_iter().enumerate() {
             if !tables.iter().any(|t| &t["rows"][i]["cells"] == want) {
                 wrong.push(format!("{path}\n  ours   {}\n  theirs {want}", tables[2]["rows"][i]["cells"]));

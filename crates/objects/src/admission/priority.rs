@@ -64,9 +64,13 @@ pub(super) fn only_one_default(visit: &Visit<'_>, class: &Tree) -> Outcome<()> {
         return Ok(());
     }
     let own = class.at("metadata").text("name");
-    match visit.view.shared().list(CLASS).iter().find(|c| {
-        c.flag("globalDefault") && c.at("metadata").text("name") != own
-    }) {
+    match visit
+        .view
+        .shared()
+        .list(CLASS)
+        .iter()
+        .find(|c| c.flag("globalDefault") && c.at("metadata").text("name") != own)
+    {
         None => Ok(()),
         Some(other) => Err(Box::new(Status::forbidden(
             visit.kind,

@@ -300,11 +300,7 @@ fn constraints(visit: &Visit<'_>, quota: &Tree, hard: &Amounts, obj: &Tree, name
     if missing.is_empty() {
         return Ok(());
     }
-    let why = format!(
-        "failed quota: {}: must specify {}",
-        quota.at("metadata").text("name"),
-        missing.join("; ")
-    );
+    let why = format!("failed quota: {}: must specify {}", quota.at("metadata").text("name"), missing.join("; "));
     Err(Box::new(Status::forbidden(visit.kind, name, &why)))
 }
 
@@ -321,7 +317,14 @@ mod tests {
             {"resources": {"requests": {"cpu": "1", "x.y/gpu": "2"}, "limits": {"memory": "1Gi"}}}]}});
         let u = usage(kind, &pod, Wall(0));
         let show = |k: &str| u.get(k).map(Quantity::to_string);
-        for (k, v) in [("pods", "1"), ("count/pods", "1"), ("cpu", "1"), ("requests.cpu", "1"), ("requests.x.y/gpu", "2"), ("limits.memory", "1Gi")] {
+        for (k, v) in [
+            ("pods", "1"),
+            ("count/pods", "1"),
+            ("cpu", "1"),
+            ("requests.cpu", "1"),
+            ("requests.x.y/gpu", "2"),
+            ("limits.memory", "1Gi"),
+        ] {
             assert_eq!(show(k).as_deref(), Some(v), "{k}");
         }
         pod["status"] = json!({"phase": "Succeeded"});
@@ -333,9 +336,7 @@ mod tests {
         let pods = by_resource("", "v1", "pods").unwrap();
         let maps = by_resource("", "v1", "configmaps").unwrap();
         let pod = json!({"spec": {"priorityClassName": "high", "containers": [{}]}});
-        let quota = |scopes: Tree, expressions: Tree| {
-            json!({"spec": {"scopes": scopes, "scopeSelector": {"matchExpressions": expressions}}})
-        };
+        let quota = |scopes: Tree, expressions: Tree| json!({"spec": {"scopes": scopes, "scopeSelector": {"matchExpressions": expressions}}});
         let high = json!([{"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}]);
         for (scopes, expressions, want) in [
             (json!(["BestEffort"]), json!([]), true),

@@ -24,15 +24,17 @@ pub(super) fn admit(visit: &Visit<'_>, pod: &mut Tree) -> Outcome<()> {
         }
         tree::set(spec, "overhead", overhead.clone());
     } else if spec.has("overhead") {
-        return refuse(
-            "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead".into(),
-        );
+        return refuse("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead".into());
     }
     let scheduling = class.at("scheduling");
     for (key, value) in scheduling.entries("nodeSelector") {
         let own = spec.at("nodeSelector").get(key);
         if own.is_some_and(|own| own != value) {
-            return refuse(format!("conflict: runtimeClass.scheduling.nodeSelector[{key}] = {}; pod.spec.nodeSelector[{key}] = {}", tree::text(value), own.map_or("", tree::text)));
+            return refuse(format!(
+                "conflict: runtimeClass.scheduling.nodeSelector[{key}] = {}; pod.spec.nodeSelector[{key}] = {}",
+                tree::text(value),
+                own.map_or("", tree::text)
+            ));
         }
         tree::set(tree::child(spec, "nodeSelector"), key, value.clone());
     }

@@ -34,9 +34,7 @@ pub(super) fn admit(visit: &Visit<'_>, pod: &mut Tree) -> Outcome<()> {
     }
     let Some(account) = visit.view.get("ServiceAccount", &name) else {
         let place = visit.namespace();
-        return refuse(format!(
-            "error looking up service account {place}/{name}: serviceaccount \"{name}\" not found"
-        ));
+        return refuse(format!("error looking up service account {place}/{name}: serviceaccount \"{name}\" not found"));
     };
     let account = account.tree();
     let automount = spec.at("automountServiceAccountToken").as_bool();

@@ -91,12 +91,9 @@ impl Visit<'_> {
                     reply: Reply::Fixed(a.payload),
                 }));
             }
-            (None, Removal::Marked(_)) => Reply::Written {
-                write: 0,
-                view: views::from_storage,
-                kind: self.kind,
-                raw: !views::is_view(self.kind),
-            },
+            (None, Removal::Marked(_)) => {
+                Reply::Written { write: 0, view: views::from_storage, kind: self.kind, raw: !views::is_view(self.kind) }
+            }
             (None, Removal::Now(t)) if with_object => Reply::Removed { tree: t, write: 0 },
             (None, _) => Reply::Fixed(payload),
         };
@@ -137,12 +134,7 @@ impl Visit<'_> {
     }
 
     /// Decides one object's deletion; the first write is the object's own.
-    fn delete_one(
-        &mut self,
-        name: &str,
-        stored: &Stored,
-        options: &DeleteOptions,
-    ) -> Outcome<(Removal, Vec<Write>)> {
+    fn delete_one(&mut self, name: &str, stored: &Stored, options: &DeleteOptions) -> Outcome<(Removal, Vec<Write>)> {
         let old = views::from_storage(self.kind, stored.tree());
         let meta = old.at("metadata");
         let conflict = |why: String| Err(Box::new(Status::conflict_kind(self.kind, name, &why)));
@@ -165,12 +157,8 @@ impl Visit<'_> {
         let mut gone = old.clone();
         admission::validate(self, Operation::Delete, &mut gone, Some(&old))?;
         let removal = removal(self.kind, old.clone(), options, self.env.now);
-        let mut write = Write {
-            key: self.key(name),
-            expected: Some(stored.revision),
-            kind: self.stored_kind(),
-            tree: None,
-        };
+        let mut write =
+            Write { key: self.key(name), expected: Some(stored.revision), kind: self.stored_kind(), tree: None };
         let mut writes = Vec::new();
         match &removal {
             Removal::Now(_) => {
@@ -250,11 +238,7 @@ fn removal(kind: &Kind, mut obj: Tree, options: &DeleteOptions, now: Wall) -> Re
             // Graceful deletion has begun: it may only be made shorter.
             (true, Some(had)) => match options.grace {
                 Some(g) if g.max(0) < had => {
-                    let began = meta
-                        .at("deletionTimestamp")
-                        .as_str()
-                        .and_then(Wall::parse_rfc3339)
-                        .unwrap_or(now)
+                    let began = meta.at("deletionTimestamp").as_str().and_then(Wall::parse_rfc3339).unwrap_or(now)
                         - Duration::from_secs(had.unsigned_abs());
                     graceful = Some((g.max(0), began));
                 }
@@ -391,7 +375,10 @@ mod tests {
         assert!(matches!(removal(kind, pod("n"), &options("", Some(0)), now), Removal::Now(_)));
         let Removal::Marked(p) = removal(kind, pod("n"), &options("", None), now) else { panic!("gone at once") };
         assert_eq!(p["metadata"]["deletionTimestamp"], "1970-01-01T00:17:10Z");
-        assert_eq!((&p["metadata"]["deletionGracePeriodSeconds"], &p["metadata"]["generation"]), (&json!(30), &json!(2)));
+        assert_eq!(
+            (&p["metadata"]["deletionGracePeriodSeconds"], &p["metadata"]["generation"]),
+            (&json!(30), &json!(2))
+        );
         assert!(matches!(removal(kind, p.clone(), &options("", Some(60)), now), Removal::Pending(_)));
         assert!(matches!(removal(kind, p.clone(), &options("", None), now), Removal::Pending(_)));
         let Removal::Marked(q) = removal(kind, p.clone(), &options("", Some(5)), now) else { panic!("not shorter") };
@@ -409,7 +396,10 @@ mod tests {
         for (policy, want) in [("Foreground", FOREGROUND), ("Orphan", ORPHAN)] {
             let Removal::Marked(t) = removal(kind, d.clone(), &options(policy, None), now) else { panic!("{policy}") };
             assert_eq!(t["metadata"]["finalizers"], json!([want]));
-            assert_eq!((&t["metadata"]["generation"], &t["metadata"]["deletionGracePeriodSeconds"]), (&json!(5), &json!(0)));
+            assert_eq!(
+                (&t["metadata"]["generation"], &t["metadata"]["deletionGracePeriodSeconds"]),
+                (&json!(5), &json!(0))
+            );
             assert!(matches!(removal(kind, t, &options("", None), now), Removal::Pending(_)));
         }
         let held = json!({"metadata":{"name":"d","finalizers":["x/y"]}});

@@ -4,8 +4,8 @@ use super::update::check_identity;
 use super::{Outcome, Visit, with_revision};
 use crate::Tree;
 use crate::decision::{Decision, Payload, Plan, Reply};
-use crate::kinds::tree::{self, Fields};
 use crate::kinds::Kind;
+use crate::kinds::tree::{self, Fields};
 use crate::record::Stored;
 use crate::request::{Body, Verb};
 use crate::schema;
@@ -88,7 +88,8 @@ impl Visit<'_> {
                 self.answer(a.code, Payload::Tree(scale))
             }
             Decision::Commit(plan) => {
-                let reply = Reply::Written { write: 0, view: |kind, tree| scale_of(kind, &tree), kind: self.kind, raw: false };
+                let reply =
+                    Reply::Written { write: 0, view: |kind, tree| scale_of(kind, &tree), kind: self.kind, raw: false };
                 Decision::Commit(Plan { reply, ..plan })
             }
             other => other,

@@ -147,7 +147,8 @@ impl Visit<'_> {
             }
         }
         if found.len() > 1 {
-            let why = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+            let why =
+                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
             return Err(Box::new(Status::internal(why)));
         }
         let Some((stored, mut budget)) = found.pop() else { return Ok(None) };
@@ -158,11 +159,8 @@ impl Visit<'_> {
             status.int("desiredHealthy").unwrap_or(0),
             status.int("disruptionsAllowed").unwrap_or(0),
         );
-        let ready = pod
-            .at("status")
-            .list("conditions")
-            .iter()
-            .any(|c| c.text("type") == "Ready" && c.text("status") == "True");
+        let ready =
+            pod.at("status").list("conditions").iter().any(|c| c.text("type") == "Ready" && c.text("status") == "True");
         let policy = budget.at("spec").text("unhealthyPodEvictionPolicy");
         if !ready && (policy == "AlwaysAllow" || (healthy >= desired && desired > 0)) {
             return Ok(None);
@@ -195,6 +193,9 @@ impl Visit<'_> {
         tree::default_to(tree::child(&mut request, "spec"), "expirationSeconds", 3600);
         tree::set(&mut request, "kind", "TokenRequest");
         tree::set(&mut request, "apiVersion", "authentication.k8s.io/v1");
+        if !request.at("spec").has("boundObjectRef") {
+            tree::remove(tree::child(&mut request, "spec"), "boundObjectRef");
+        }
         owned::track_act(self, "io.k8s.api.authentication.v1.TokenRequest", &mut request);
         let seconds = {
             let spec = tree::child(&mut request, "spec");
@@ -262,7 +263,13 @@ impl Visit<'_> {
         };
         let own = object.at("metadata").text("uid").to_owned();
         if !uid.is_empty() && uid != own {
-            return Err(Box::new(Status::conflict(row, name, &format!("the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"))));
+            return Err(Box::new(Status::conflict(
+                row,
+                name,
+                &format!(
+                    "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+                ),
+            )));
         }
         let mut node = None;
         if plural == "pods" {

@@ -89,12 +89,8 @@ impl Visit<'_> {
         if self.req.options.dry_run {
             return Ok(self.answer(200, Payload::Tree(new)));
         }
-        let mut writes = vec![Write {
-            key: self.key(name),
-            expected: Some(stored.revision),
-            kind: self.stored_kind(),
-            tree: None,
-        }];
+        let mut writes =
+            vec![Write { key: self.key(name), expected: Some(stored.revision), kind: self.stored_kind(), tree: None }];
         writes.extend(admission::charge(self, None, Some(old))?);
         Ok(Decision::Commit(Plan {
             writes,
@@ -117,9 +113,7 @@ impl Visit<'_> {
         match text.parse::<u64>() {
             Ok(n) if n == stored.get() => Ok(()),
             Ok(_) => Err(Box::new(Status::modified(self.kind, self.name()))),
-            Err(_) => Err(Box::new(Status::bad_request(
-                crate::read::parse_revision(text).err().unwrap_or_default(),
-            ))),
+            Err(_) => Err(Box::new(Status::bad_request(crate::read::parse_revision(text).err().unwrap_or_default()))),
         }
     }
 }
@@ -137,7 +131,9 @@ pub(super) fn check_identity(req: &Request, obj: &Tree) -> Outcome<()> {
     }
     let (have, want) = (obj.at("metadata").text("namespace"), req.namespace.as_deref().unwrap_or_default());
     if !have.is_empty() && !want.is_empty() && have != want {
-        return bad(format!("the namespace of the object ({have}) does not match the namespace on the request ({want})"));
+        return bad(format!(
+            "the namespace of the object ({have}) does not match the namespace on the request ({want})"
+        ));
     }
     Ok(())
 }

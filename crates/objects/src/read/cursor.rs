@@ -62,7 +62,11 @@ impl Continue {
                 // Go's words for what is no JSON at all; a byte is printed as the character of its number.
                 Some(b) if !b"{[\"-0123456789tfn".contains(b) => {
                     let c = char::from(*b);
-                    let shown = if (0x7f..0xa0).contains(b) { format!("\\u{b:04x}") } else { quote(&c.to_string()).trim_matches('"').to_owned() };
+                    let shown = if (0x7f..0xa0).contains(b) {
+                        format!("\\u{b:04x}")
+                    } else {
+                        quote(&c.to_string()).trim_matches('"').to_owned()
+                    };
                     format!("invalid character '{shown}' looking for beginning of value")
                 }
                 None => "unexpected end of JSON input".to_owned(),
@@ -105,7 +109,9 @@ mod tests {
             r"invalid continue token: continue key is not valid: invalid character '\u0081' looking for beginning of value"
         );
         let other = BASE64.encode(r#"{"v":"x","rv":5,"start":"a"}"#);
-        assert!(Continue::decode(&other).unwrap_err().ends_with("server does not recognize this encoded version \"x\""));
+        assert!(
+            Continue::decode(&other).unwrap_err().ends_with("server does not recognize this encoded version \"x\"")
+        );
         for bad in [r#"{"v":"meta.k8s.io/v1","start":"a"}"#, r#"{"v":"meta.k8s.io/v1","rv":1}"#, ""] {
             assert!(Continue::decode(&BASE64.encode(bad)).is_err());
         }

@@ -158,8 +158,7 @@ impl LabelSelector {
             };
             let values =
                 e["values"].as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect();
-            requirements
-                .push(Requirement::new(e["key"].as_str().unwrap_or_default(), operator, values).map_err(text)?);
+            requirements.push(Requirement::new(e["key"].as_str().unwrap_or_default(), operator, values).map_err(text)?);
         }
         requirements.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(LabelSelector { requirements, nothing: false })
@@ -510,14 +509,23 @@ mod tests {
             ("a in b", "unable to parse requirement: found 'b' expected: '('"),
             ("a in (b", "unable to parse requirement: found '', expected: ',' or ')'"),
             ("!", "unable to parse requirement: found '', expected: identifier"),
-            ("a>x", "unable to parse requirement: values[0]: Invalid value: \"x\": for 'Gt', 'Lt' operators, the value must be an integer"),
+            (
+                "a>x",
+                "unable to parse requirement: values[0]: Invalid value: \"x\": for 'Gt', 'Lt' operators, the value must be an integer",
+            ),
         ] {
             assert_eq!(LabelSelector::parse(text).unwrap_err(), want, "{text}");
         }
         let e = LabelSelector::parse("-a=b").unwrap_err();
-        assert!(e.starts_with("unable to parse requirement: <nil>: Invalid value: \"-a\": name part must consist"), "{e}");
+        assert!(
+            e.starts_with("unable to parse requirement: <nil>: Invalid value: \"-a\": name part must consist"),
+            "{e}"
+        );
         let e = LabelSelector::parse("a=-b").unwrap_err();
-        assert!(e.starts_with("unable to parse requirement: values[0][a]: Invalid value: \"-b\": a valid label"), "{e}");
+        assert!(
+            e.starts_with("unable to parse requirement: values[0][a]: Invalid value: \"-b\": a valid label"),
+            "{e}"
+        );
     }
 
     #[test]

@@ -61,10 +61,8 @@ pub(super) fn cells(p: &Printer<'_>) -> Option<Vec<Tree>> {
                 format!("{}{mark}", v.text("name"))
             };
             let versions: Vec<String> = spec.list("versions").iter().map(version).collect();
-            let established = status
-                .list("conditions")
-                .iter()
-                .any(|c| c.text("type") == "Established" && c.text("status") == "True");
+            let established =
+                status.list("conditions").iter().any(|c| c.text("type") == "Established" && c.text("status") == "True");
             vec![
                 p.name(),
                 spec.at("scope").clone(),
@@ -146,7 +144,8 @@ pub(super) fn cells(p: &Printer<'_>) -> Option<Vec<Tree>> {
         ],
         "StorageVersionMigration.storagemigration.k8s.io" => {
             let resource = spec.at("resource");
-            let shown = joined([resource.text("resource"), resource.text("group")].into_iter().filter(|s| !s.is_empty()), ".");
+            let shown =
+                joined([resource.text("resource"), resource.text("group")].into_iter().filter(|s| !s.is_empty()), ".");
             let done = status.list("conditions").iter().find(|c| c.text("status") == "True");
             vec![p.name(), json!(shown), json!(done.map_or("", |c| c.text("type")))]
         }

@@ -31,13 +31,8 @@ pub(super) fn cells(p: &Printer<'_>) -> Option<Vec<Tree>> {
                 .iter()
                 .map(|port| port.int("port").map_or("*".to_owned(), |n| n.to_string()))
                 .collect();
-            let addresses: Vec<String> = p
-                .obj
-                .list("endpoints")
-                .iter()
-                .flat_map(|e| e.list("addresses"))
-                .map(|a| text(a).to_owned())
-                .collect();
+            let addresses: Vec<String> =
+                p.obj.list("endpoints").iter().flat_map(|e| e.list("addresses")).map(|a| text(a).to_owned()).collect();
             vec![
                 p.name(),
                 p.obj.at("addressType").clone(),
