@@ -36,6 +36,7 @@ extern crate std;
 
 pub mod cell;
 mod codec;
+pub mod heartbeat;
 pub mod log;
 pub mod raft;
 

@@ -8,6 +8,7 @@ use crate::log;
 use crate::raft::{Durable, message};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use base::{CellId, Revision};
 use bytes::Bytes;
 
@@ -34,7 +35,10 @@ pub enum RecoverError {
     },
 }
 
-/// What an object is known to be: an object's newest revision wins, wherever it stands in the log.
+/// What the log says of an object: the revision of a change, and the record it left, if any.
+type Fact = (Bytes, Revision, Option<Arc<Record>>);
+
+/// What an object is known to be: its newest revision wins, wherever it stands in the log.
 type Known = BTreeMap<Bytes, (Revision, Option<Arc<Record>>)>;
 
 impl Cell {
@@ -54,7 +58,7 @@ impl Cell {
             found.take(record).map_err(|source| RecoverError::Unreadable { cell, source })?;
         }
         let Some((base, body)) = found.checkpoint.take() else { return Err(RecoverError::NoCheckpoint { cell }) };
-        found.merge_entries(base.0, &body).map_err(|source| RecoverError::Unreadable { cell, source })?;
+        let known = found.known(base.0, &body).map_err(|source| RecoverError::Unreadable { cell, source })?;
 
         let entries = found.entries.split_off(&(base.0 + 1));
         let gapless = entries.keys().zip(base.0 + 1..).take_while(|(i, n)| *i == n).count();
@@ -70,7 +74,7 @@ impl Cell {
             lossy,
         };
         let mut state = State::default();
-        for (key, (_, record)) in found.known {
+        for (key, (_, record)) in known {
             if let Some(record) = record {
                 state.put(key, record);
             }
@@ -87,8 +91,8 @@ struct Found {
     hard: (u64, u64, u64),
     bound: Revision,
     checkpoint: Option<((u64, u64), CheckpointBody)>,
-    known: Known,
-    staged: BTreeMap<u64, Known>,
+    facts: Vec<Fact>,
+    staged: BTreeMap<u64, Vec<Fact>>,
 }
 
 impl Found {
@@ -109,25 +113,30 @@ impl Found {
                 let body = CheckpointBody::decode(body)?;
                 if body.installs != 0 {
                     self.entries.clear();
-                    self.known = self.staged.remove(&body.installs).unwrap_or_default();
+                    self.facts = self.staged.remove(&body.installs).unwrap_or_default();
                     self.staged.clear();
                 }
                 self.checkpoint = Some(((*applied_index, *applied_term), body));
             }
             log::Record::Carried { record, .. } => match Carried::decode(record)? {
-                Carried::Object { key, record } => learn(&mut self.known, &key, record.revision, Some(record)),
-                Carried::Deleted { key, revision } => learn(&mut self.known, &key, revision, None),
+                Carried::Object { key, record } => self.facts.push((key, record.revision, Some(record))),
+                Carried::Deleted { key, revision } => self.facts.push((key, revision, None)),
                 Carried::Staged { number, key, record } => {
-                    learn(self.staged.entry(number).or_default(), &key, record.revision, Some(record));
+                    self.staged.entry(number).or_default().push((key, record.revision, Some(record)));
                 }
             },
         }
         Ok(())
     }
 
-    /// What the entries under the checkpoint made of objects. Their preconditions held, or the checkpoint
-    /// says that they did not: what they were judged by may be gone.
-    fn merge_entries(&mut self, applied: u64, body: &CheckpointBody) -> Result<(), DecodeError> {
+    /// The objects as the checkpoint has them: of what was carried and of the entries under it. Those
+    /// entries' preconditions held, or the checkpoint says that they did not: what they were judged by may be
+    /// gone. What was carried of changes beyond the checkpoint waits for their entries, which come again.
+    fn known(&mut self, applied: u64, body: &CheckpointBody) -> Result<Known, DecodeError> {
+        let mut known = Known::new();
+        for (key, revision, record) in self.facts.drain(..).filter(|f| f.1 <= body.revision) {
+            learn(&mut known, &key, revision, record);
+        }
         for entry in self.entries.range(..=applied).map(|(_, e)| e) {
             if entry.payload.is_empty() || entry.kind != 0 || body.skipped.binary_search(&entry.index).is_ok() {
                 continue;
@@ -139,10 +148,10 @@ impl Found {
                     }
                     Write::Delete { .. } => None,
                 };
-                learn(&mut self.known, &c.key, c.revision, record);
+                learn(&mut known, &c.key, c.revision, record);
             }
         }
-        Ok(())
+        Ok(known)
     }
 }
 
