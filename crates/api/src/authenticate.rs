@@ -7,7 +7,7 @@ use http::header::AUTHORIZATION;
 use objects::request::User;
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// The group of everyone whom an authenticator knows.
 pub const AUTHENTICATED: &str = "system:authenticated";
@@ -17,9 +17,14 @@ pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 pub const ANONYMOUS: &str = "system:anonymous";
 
 /// The user a verified client certificate stands for: its common name, with its organizations as groups.
-/// `None` if it does not parse or has no common name (a workload's SVID has none).
+/// `None` if it does not parse, has no common name, or is an SVID: whoever verified that has checked its URI
+/// against what its issuer may name, and its subject against nothing.
 pub fn certificate_user(der: &[u8]) -> Option<User> {
     let (_, cert) = X509Certificate::from_der(der).ok()?;
+    let names = cert.subject_alternative_name().ok()?;
+    if names.is_some_and(|n| n.value.general_names.iter().any(|n| matches!(n, GeneralName::URI(_)))) {
+        return None;
+    }
     let subject = cert.subject();
     let name = subject.iter_common_name().next()?.as_str().ok().filter(|n| !n.is_empty())?.to_owned();
     let groups = subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
@@ -136,6 +141,21 @@ mod tests {
             h.append(http::HeaderName::from_bytes(k.as_bytes()).unwrap(), v.parse().unwrap());
         }
         h
+    }
+
+    #[test]
+    fn a_workloads_certificate_is_no_users_whatever_its_subject_says() {
+        use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
+        let user = |uri: Option<&str>| {
+            let mut params = CertificateParams::default();
+            params.distinguished_name = DistinguishedName::new();
+            params.distinguished_name.push(DnType::OrganizationName, "system:masters");
+            params.distinguished_name.push(DnType::CommonName, "mallory");
+            params.subject_alt_names.extend(uri.map(|uri| SanType::URI(uri.try_into().unwrap())));
+            certificate_user(params.self_signed(&KeyPair::generate().unwrap()).unwrap().der())
+        };
+        assert_eq!(user(None).unwrap().name, "mallory");
+        assert!(user(Some("spiffe://a.mesh/ns/web/sa/web")).is_none());
     }
 
     #[test]

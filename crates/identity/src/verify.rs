@@ -159,6 +159,11 @@ impl Verifier {
         client_leaf(&leaf)?;
         let peer = match svid(&leaf)? {
             Some(id) => {
+                // Its issuer's scope was checked against the URI alone. A name beside it would be read as a
+                // user by whoever looks at the subject, and nobody vouches for that.
+                if leaf.subject().iter_common_name().next().is_some() {
+                    return Err(Refusal::BeyondScope("an SVID whose subject names a person as well".to_owned()));
+                }
                 if id.trust_domain() != &self.trust_domain {
                     return Err(Refusal::OtherDomain(id.trust_domain().clone()));
                 }

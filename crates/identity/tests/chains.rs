@@ -84,7 +84,7 @@ fn an_issuer_makes_nothing_beyond_its_scope() {
 }
 
 /// A stolen issuing key signs what its program would refuse: here by hand.
-fn forged(mesh: &Mesh, scope: IssuerScope, uris: &[&str], organisation: &str) -> Credential {
+fn forged(mesh: &Mesh, scope: IssuerScope, uris: &[&str], person: Option<&str>) -> Credential {
     use rcgen::{
         CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
         SanType,
@@ -105,8 +105,10 @@ fn forged(mesh: &Mesh, scope: IssuerScope, uris: &[&str], organisation: &str) ->
     let leaf_key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
     let mut leaf = CertificateParams::default();
     leaf.distinguished_name = DistinguishedName::new();
-    leaf.distinguished_name.push(DnType::OrganizationName, organisation);
-    leaf.distinguished_name.push(DnType::CommonName, "mallory");
+    if let Some(name) = person {
+        leaf.distinguished_name.push(DnType::OrganizationName, "system:masters");
+        leaf.distinguished_name.push(DnType::CommonName, name);
+    }
     leaf.is_ca = IsCa::ExplicitNoCa;
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     leaf.use_authority_key_identifier_extension = true;
@@ -127,22 +129,25 @@ fn a_stolen_issuing_key_can_name_nobody_beyond_its_scope() {
     let mesh = Mesh::founded_at(NOW);
     let web = || IssuerScope::Namespace("web".into());
     let own = "spiffe://quiet-otter.mesh/ns/web/sa/web";
-    assert!(mesh.verify(&forged(&mesh, web(), &[own], "x"), NOW).is_ok(), "the forging itself works");
+    assert!(mesh.verify(&forged(&mesh, web(), &[own], None), NOW).is_ok(), "the forging itself works");
 
     let node = format!("spiffe://quiet-otter.mesh/node/{}", mesh.identity.node_id());
-    for (scope, uris, organisation) in [
-        (web(), vec!["spiffe://quiet-otter.mesh/ns/kube-system/sa/web"], "x"),
-        (web(), vec![node.as_str()], "x"),
-        (web(), vec![], "system:masters"),
-        (IssuerScope::Registry, vec![], "system:masters"),
-        (IssuerScope::Registry, vec![own], "x"),
+    let mallory = Some("mallory");
+    for (scope, uris, person) in [
+        (web(), vec!["spiffe://quiet-otter.mesh/ns/kube-system/sa/web"], None),
+        (web(), vec![node.as_str()], None),
+        (web(), vec![], mallory),
+        (web(), vec![own], mallory),
+        (IssuerScope::Registry, vec![], mallory),
+        (IssuerScope::Registry, vec![node.as_str()], mallory),
+        (IssuerScope::Registry, vec![own], None),
     ] {
-        let refused = mesh.verify(&forged(&mesh, scope.clone(), &uris, organisation), NOW).unwrap_err();
-        assert!(matches!(refused, Refusal::BeyondScope(_)), "{scope}, {uris:?}, {organisation}: {refused}");
+        let refused = mesh.verify(&forged(&mesh, scope.clone(), &uris, person), NOW).unwrap_err();
+        assert!(matches!(refused, Refusal::BeyondScope(_)), "{scope}, {uris:?}, {person:?}: {refused}");
     }
-    let two = mesh.verify(&forged(&mesh, web(), &[own, "spiffe://quiet-otter.mesh/ns/a/sa/b"], "x"), NOW);
+    let two = mesh.verify(&forged(&mesh, web(), &[own, "spiffe://quiet-otter.mesh/ns/a/sa/b"], None), NOW);
     assert!(matches!(two, Err(Refusal::Unreadable(_))), "{two:?}");
-    let foreign = mesh.verify(&forged(&mesh, web(), &["spiffe://loud-otter.mesh/ns/web/sa/web"], "x"), NOW);
+    let foreign = mesh.verify(&forged(&mesh, web(), &["spiffe://loud-otter.mesh/ns/web/sa/web"], None), NOW);
     assert!(matches!(foreign, Err(Refusal::OtherDomain(_))), "{foreign:?}");
 }
 
