@@ -28,6 +28,7 @@ pub mod tls;
 pub mod token;
 pub mod token_keys;
 pub mod trust_domain;
+pub mod upkeep;
 pub mod verify;
 
 pub use certificate::{CellIssuer, Credential, IssuerRequest, NodeKey, RootAuthority, node_signed};
@@ -40,4 +41,5 @@ pub use spiffe::SpiffeId;
 pub use token::{BoundObject, ServiceAccountClaims, TokenRefusal, TokenRequest};
 pub use token_keys::{TokenAuthority, TrustedTokenKey};
 pub use trust_domain::TrustDomain;
+pub use upkeep::Upkeep;
 pub use verify::{Peer, Proven, Refusal, Verifier};
