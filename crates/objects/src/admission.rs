@@ -11,6 +11,7 @@ mod priority;
 pub mod resource_quota;
 mod runtime_class;
 mod service_account;
+mod service_addresses;
 mod taint_nodes;
 
 use crate::Tree;
@@ -37,6 +38,7 @@ pub(crate) fn mutate(visit: &mut Visit<'_>, op: Operation, obj: &mut Tree, old: 
                 runtime_class::admit(visit, obj)?;
             }
         }
+        "Service" if whole => service_addresses::families(obj),
         "Node" if whole && op == Operation::Create => taint_nodes::admit(obj),
         _ => {}
     }
@@ -56,6 +58,14 @@ pub(crate) fn validate(visit: &mut Visit<'_>, op: Operation, obj: &Tree, old: Op
         _ => {}
     }
     rbac::check_escalation(visit.kind, obj, old, &visit.req.user, visit.namespace(), visit.view)
+}
+
+/// What is handed out to a valid object: a service's addresses and ports.
+pub(crate) fn allocate(visit: &mut Visit<'_>, obj: &mut Tree, old: Option<&Tree>) -> Outcome<()> {
+    if visit.kind.storage == "Service" && visit.req.subresource.is_empty() {
+        return service_addresses::allocate(visit, obj, old);
+    }
+    Ok(())
 }
 
 /// Quota: the writes of quota objects that go with a write that turns `old` into `new`.

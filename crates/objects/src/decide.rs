@@ -24,13 +24,15 @@ use crate::request::{Body, Env, FieldValidation, Request, Verb, View};
 use crate::status::{Status, quote};
 use crate::views;
 use base::Revision;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What a step of a visit ends in.
 type Outcome<T> = Result<T, Box<Status>>;
 
 /// Decides a request.
 pub fn decide(req: &Request, view: &dyn View, env: &Env<'_>) -> Decision {
-    let mut visit = Visit { req, view, env, kind: req.kind, warnings: Vec::new() };
+    let mut visit = Visit { req, view, env, kind: req.kind, warnings: Vec::new(), charged: BTreeMap::new() };
     match visit.run() {
         Ok(d) => d,
         Err(status) => Decision::Refuse(status),
@@ -44,6 +46,8 @@ pub(crate) struct Visit<'a> {
     pub(crate) env: &'a Env<'a>,
     pub(crate) kind: &'static Kind,
     pub(crate) warnings: Vec<String>,
+    /// Quotas as this visit leaves them, by name: a visit that changes several objects charges them all.
+    pub(crate) charged: BTreeMap<Arc<str>, Tree>,
 }
 
 /// What a write does, as admission sees it.
@@ -226,9 +230,12 @@ impl Visit<'_> {
         let mut warnings = Vec::new();
         self.kind.rules.warnings(obj, old, &mut warnings);
         self.warnings.append(&mut warnings);
+        admission::allocate(self, obj, old)?;
         admission::validate(self, op, obj, old)
     }
 }
+
+pub(crate) use create::remix;
 
 /// A generated suffix for another name of the same write: `n` tells the names apart.
 pub(crate) fn generated_suffix(chance: u64, n: u64) -> String {

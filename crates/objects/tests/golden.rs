@@ -103,8 +103,6 @@ const BEHAVIOURS_NOT_YET: &[(usize, &str)] = &[
     (78, "defaults and rules of the kind are not here yet"),
     (79, "defaults and rules of the kind are not here yet"),
     (80, "defaults and rules of the kind are not here yet"),
-    (81, "service addresses come from another network"),
-    (82, "defaults and rules of the kind are not here yet"),
     (83, "custom resources"),
     (84, "custom resources"),
     (85, "custom resources"),

@@ -36,7 +36,7 @@ pub(super) fn charge(visit: &mut Visit<'_>, new: Option<&Tree>, old: Option<&Tre
         if visit.kind.storage == QUOTA && *quota_name == *name {
             continue; // its own write is under way
         }
-        let mut quota = stored.tree();
+        let mut quota = visit.charged.get(&quota_name).cloned().unwrap_or_else(|| stored.tree());
         let hard = amounts::of(quota.at("spec").at("hard"));
         let counted = |o: Option<&Tree>| match o {
             Some(o) if in_scope(&quota, visit.kind, o, now) => limited(usage(visit.kind, o, now), &hard),
@@ -82,6 +82,7 @@ pub(super) fn charge(visit: &mut Visit<'_>, new: Option<&Tree>, old: Option<&Tre
         let status = tree::child(&mut quota, "status");
         tree::set(status, "hard", amounts::to_tree(&hard));
         tree::set(status, "used", amounts::to_tree(&used));
+        visit.charged.insert(quota_name.clone(), quota.clone());
         writes.push(Write {
             key: Key { storage: QUOTA.into(), name: quota_name },
             expected: Some(stored.revision),

@@ -154,8 +154,7 @@ impl Visit<'_> {
                 stored.revision
             ));
         }
-        let mut gone = old.clone();
-        admission::validate(self, Operation::Delete, &mut gone, Some(&old))?;
+        admission::validate(self, Operation::Delete, &old, Some(&old))?;
         let removal = removal(self.kind, old.clone(), options, self.env.now);
         let mut write =
             Write { key: self.key(name), expected: Some(stored.revision), kind: self.stored_kind(), tree: None };

@@ -239,7 +239,7 @@ impl Visit<'_> {
     }
 
     /// The object a token is bound to, which must be there and of this account.
-    fn bound_object(&self, account: &str, reference: &Tree) -> Outcome<(Option<Bound>, Option<(String, String)>)> {
+    fn bound_object(&self, account: &str, reference: &Tree) -> Outcome<(Option<Bound>, Option<Host>)> {
         if reference.is_null() {
             return Ok((None, None));
         }
@@ -292,6 +292,8 @@ impl Visit<'_> {
 
 /// Kind, name and uid.
 type Bound = (String, String, String);
+/// A node's name and uid.
+type Host = (String, String);
 
 /// Sets a condition of a pod, its transition noted if the status changes.
 fn set_condition(pod: &mut Tree, ty: &str, value: &str, now: &str, generation: Option<i64>) {

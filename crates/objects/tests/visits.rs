@@ -1,0 +1,284 @@
+//! What one visit decides, told as requests and answers against a mesh in memory.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod cell;
+
+use cell::{Call, Mesh, Response};
+use objects::request::User;
+use objects::{Tree, kinds};
+use serde_json::{Value, json};
+
+fn mesh() -> Mesh {
+    let mut mesh = Mesh::new();
+    let namespace = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "a"},
+        "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
+    mesh.insert(kinds::by_resource("", "v1", "namespaces").unwrap(), namespace);
+    mesh
+}
+
+fn send_as(mesh: &mut Mesh, user: &User, method: &str, path: &str, body: Value) -> Response {
+    let content_type = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+    let body = if body.is_null() { Vec::new() } else { serde_json::to_vec(&body).unwrap() };
+    mesh.now.0 += 1000;
+    mesh.call(Call { method, path, content_type, user: user.clone(), body })
+}
+
+fn send(mesh: &mut Mesh, method: &str, path: &str, body: Value) -> Response {
+    let admin = User { name: "admin".into(), groups: vec!["system:masters".into()], ..User::default() };
+    send_as(mesh, &admin, method, path, body)
+}
+
+fn ok(r: Response) -> Tree {
+    assert!(r.status < 300, "{} {}", r.status, r.body);
+    r.body
+}
+
+const MAPS: &str = "/api/v1/namespaces/a/configmaps";
+const PODS: &str = "/api/v1/namespaces/a/pods";
+
+fn map(name: &str, data: Value) -> Value {
+    json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name}, "data": data})
+}
+
+fn pod(name: &str, cpu: &str) -> Value {
+    json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": name, "labels": {"app": "x"}}, "spec": {
+        "terminationGracePeriodSeconds": 30,
+        "containers": [{"name": "c", "image": "i", "imagePullPolicy": "Always", "terminationMessagePolicy": "File",
+            "resources": {"requests": {"cpu": cpu}}}],
+        "restartPolicy": "Always", "dnsPolicy": "ClusterFirst"}})
+}
+
+fn revision(t: &Tree) -> String {
+    t["metadata"]["resourceVersion"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_write_without_effect_keeps_the_revision() {
+    let mut m = mesh();
+    let made = ok(send(&mut m, "POST", MAPS, map("x", json!({"k": "v"}))));
+    let again = ok(send(&mut m, "PUT", &format!("{MAPS}/x"), map("x", json!({"k": "v"}))));
+    assert_eq!(made, again);
+    let patched = ok(send(&mut m, "PATCH", &format!("{MAPS}/x"), json!({"data": {"k": "v"}})));
+    assert_eq!(made, patched);
+    let changed = ok(send(&mut m, "PATCH", &format!("{MAPS}/x"), json!({"data": {"k": "w"}})));
+    assert_ne!(revision(&made), revision(&changed));
+}
+
+#[test]
+fn a_dry_run_answers_and_changes_nothing() {
+    let mut m = mesh();
+    ok(send(&mut m, "POST", &format!("{MAPS}?dryRun=All"), map("x", json!({}))));
+    assert_eq!(send(&mut m, "GET", &format!("{MAPS}/x"), Value::Null).status, 404);
+    let made = ok(send(&mut m, "POST", MAPS, map("x", json!({"k": "v"}))));
+    ok(send(&mut m, "DELETE", &format!("{MAPS}/x?dryRun=All"), Value::Null));
+    let dry = ok(send(&mut m, "PATCH", &format!("{MAPS}/x?dryRun=All"), json!({"data": {"k": "w"}})));
+    assert_eq!(dry["data"]["k"], "w");
+    assert_eq!(ok(send(&mut m, "GET", &format!("{MAPS}/x"), Value::Null)), made);
+}
+
+#[test]
+fn finalizers_keep_an_object_until_the_last_is_taken() {
+    let mut m = mesh();
+    let mut held = map("x", json!({}));
+    held["metadata"]["finalizers"] = json!(["example.com/a", "example.com/b"]);
+    ok(send(&mut m, "POST", MAPS, held));
+    let path = format!("{MAPS}/x");
+    let marked = ok(send(&mut m, "DELETE", &path, Value::Null));
+    assert!(marked["metadata"]["deletionTimestamp"].is_string());
+    let again = ok(send(&mut m, "DELETE", &path, Value::Null));
+    assert_eq!(revision(&marked), revision(&again));
+    ok(send(&mut m, "PATCH", &path, json!({"metadata": {"finalizers": ["example.com/b"]}})));
+    assert_eq!(send(&mut m, "GET", &path, Value::Null).status, 200);
+    let last = ok(send(&mut m, "PATCH", &path, json!({"metadata": {"finalizers": null}})));
+    assert!(revision(&last) > revision(&marked));
+    assert_eq!(send(&mut m, "GET", &path, Value::Null).status, 404);
+}
+
+#[test]
+fn a_list_in_pieces_shows_everything_once() {
+    let mut m = mesh();
+    for i in 0..5 {
+        ok(send(&mut m, "POST", MAPS, map(&format!("m{i}"), json!({}))));
+    }
+    let (mut names, mut token) = (Vec::new(), String::new());
+    loop {
+        let page = ok(send(&mut m, "GET", &format!("{MAPS}?limit=2&continue={token}"), Value::Null));
+        for item in page["items"].as_array().unwrap() {
+            names.push(item["metadata"]["name"].as_str().unwrap().to_owned());
+        }
+        match page["metadata"]["continue"].as_str() {
+            Some(t) => {
+                assert_eq!(page["metadata"]["remainingItemCount"], 6 - names.len());
+                token = t.to_owned();
+            }
+            None => break,
+        }
+    }
+    assert_eq!(names, ["kube-root-ca.crt", "m0", "m1", "m2", "m3", "m4"]);
+}
+
+#[test]
+fn a_quota_is_exact_and_is_given_back() {
+    let mut m = mesh();
+    let quota = json!({"kind": "ResourceQuota", "apiVersion": "v1", "metadata": {"name": "q"},
+        "spec": {"hard": {"configmaps": "3", "requests.cpu": "1"}}});
+    let quotas = "/api/v1/namespaces/a/resourcequotas";
+    ok(send(&mut m, "POST", quotas, quota));
+    // kube-root-ca.crt counts too.
+    ok(send(&mut m, "POST", MAPS, map("x", json!({}))));
+    ok(send(&mut m, "POST", MAPS, map("y", json!({}))));
+    let refused = send(&mut m, "POST", MAPS, map("z", json!({})));
+    assert_eq!(
+        (refused.status, refused.body["message"].as_str().unwrap()),
+        (
+            403,
+            "configmaps \"z\" is forbidden: exceeded quota: q, requested: configmaps=1, used: configmaps=3, limited: configmaps=3"
+        )
+    );
+    let used = |m: &mut Mesh| ok(send(m, "GET", &format!("{quotas}/q"), Value::Null))["status"]["used"].clone();
+    assert_eq!(used(&mut m)["configmaps"], "3");
+    ok(send(&mut m, "DELETE", &format!("{MAPS}/x"), Value::Null));
+    assert_eq!(used(&mut m)["configmaps"], "2");
+    ok(send(&mut m, "POST", PODS, pod("p", "600m")));
+    assert_eq!(used(&mut m)["requests.cpu"], "600m");
+    let refused = send(&mut m, "POST", PODS, pod("r", "500m"));
+    assert!(refused.body["message"].as_str().unwrap().ends_with(
+        "exceeded quota: q, requested: requests.cpu=500m, used: requests.cpu=600m, limited: requests.cpu=1"
+    ));
+    ok(send(&mut m, "DELETE", &format!("{MAPS}?labelSelector=!none"), Value::Null));
+    assert_eq!(used(&mut m)["configmaps"], "0");
+}
+
+#[test]
+fn a_limit_range_fills_in_and_refuses() {
+    let mut m = mesh();
+    let range = json!({"kind": "LimitRange", "apiVersion": "v1", "metadata": {"name": "r"}, "spec": {"limits": [
+        {"type": "Container", "defaultRequest": {"memory": "64Mi"}, "default": {"memory": "128Mi", "cpu": "1"}, "max": {"cpu": "1"}}]}});
+    ok(send(&mut m, "POST", "/api/v1/namespaces/a/limitranges", range));
+    let made = ok(send(&mut m, "POST", PODS, pod("p", "500m")));
+    assert_eq!(
+        made["spec"]["containers"][0]["resources"],
+        json!({"requests": {"cpu": "500m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "128Mi"}})
+    );
+    assert_eq!(
+        made["metadata"]["annotations"]["kubernetes.io/limit-ranger"],
+        "LimitRanger plugin set: memory request for container c; cpu, memory limit for container c"
+    );
+    let mut big = pod("q", "500m");
+    big["spec"]["containers"][0]["resources"]["limits"] = json!({"cpu": "2"});
+    let refused = send(&mut m, "POST", PODS, big);
+    assert_eq!(
+        refused.body["message"],
+        "pods \"q\" is forbidden: maximum cpu usage per Container is 1, but limit is 2"
+    );
+}
+
+#[test]
+fn a_pod_is_bound_once_and_evicted_within_its_budget() {
+    let mut m = mesh();
+    let made = ok(send(&mut m, "POST", PODS, pod("p", "1")));
+    assert_eq!(made["spec"]["tolerations"].as_array().map(Vec::len), Some(2));
+    let binding = json!({"kind": "Binding", "apiVersion": "v1", "metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}});
+    ok(send(&mut m, "POST", &format!("{PODS}/p/binding"), binding.clone()));
+    let again = send(&mut m, "POST", &format!("{PODS}/p/binding"), binding);
+    assert_eq!(
+        again.body["message"],
+        "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"n\""
+    );
+    let budget = json!({"kind": "PodDisruptionBudget", "apiVersion": "policy/v1", "metadata": {"name": "b", "namespace": "a"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "x"}}},
+        "status": {"disruptionsAllowed": 0, "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1}});
+    m.insert(kinds::by_resource("policy", "v1", "poddisruptionbudgets").unwrap(), budget);
+    let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+    ok(send(&mut m, "PATCH", &format!("{PODS}/p/status"), ready));
+    let eviction = json!({"kind": "Eviction", "apiVersion": "policy/v1", "metadata": {"name": "p"}});
+    let refused = send(&mut m, "POST", &format!("{PODS}/p/eviction"), eviction.clone());
+    assert_eq!(refused.status, 429);
+    assert_eq!(
+        refused.body["details"]["causes"][0]["message"],
+        "The disruption budget b needs 1 healthy pods and has 1 currently"
+    );
+    let allowed = json!({"status": {"disruptionsAllowed": 1}});
+    let budgets = "/apis/policy/v1/namespaces/a/poddisruptionbudgets/b";
+    ok(send(&mut m, "PATCH", &format!("{budgets}/status"), allowed));
+    ok(send(&mut m, "POST", &format!("{PODS}/p/eviction"), eviction));
+    let left = ok(send(&mut m, "GET", budgets, Value::Null));
+    assert!(left["status"]["disruptedPods"]["p"].is_string(), "{left}");
+    let going = ok(send(&mut m, "GET", &format!("{PODS}/p"), Value::Null));
+    assert_eq!(going["metadata"]["deletionGracePeriodSeconds"], 30);
+    ok(send(
+        &mut m,
+        "DELETE",
+        &format!("{PODS}/p"),
+        json!({"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0}),
+    ));
+    assert_eq!(send(&mut m, "GET", &format!("{PODS}/p"), Value::Null).status, 404);
+}
+
+#[test]
+fn nobody_grants_what_they_do_not_have() {
+    let mut m = mesh();
+    let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/a/roles";
+    let role = |name: &str, resource: &str, verbs: Value| {
+        json!({"kind": "Role", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": name},
+            "rules": [{"verbs": verbs, "apiGroups": ["", "rbac.authorization.k8s.io"], "resources": [resource]}]})
+    };
+    ok(send(&mut m, "POST", roles, role("editor", "roles", json!(["create", "get"]))));
+    ok(send(&mut m, "POST", roles, role("reader", "configmaps", json!(["get"]))));
+    for name in ["editor", "reader"] {
+        let binding = json!({"kind": "RoleBinding", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "eve"}]});
+        ok(send(&mut m, "POST", "/apis/rbac.authorization.k8s.io/v1/namespaces/a/rolebindings", binding));
+    }
+    let eve = User { name: "eve".into(), groups: vec!["system:authenticated".into()], ..User::default() };
+    let as_eve = |m: &mut Mesh, body: Value| send_as(m, &eve, "POST", roles, body);
+    ok(as_eve(&mut m, role("same", "configmaps", json!(["get"]))));
+    let mut narrow = role("narrow", "configmaps", json!(["get"]));
+    narrow["rules"][0]["apiGroups"] = json!([""]);
+    ok(as_eve(&mut m, narrow));
+    let refused = as_eve(&mut m, role("more", "secrets", json!(["get", "list"])));
+    let text = refused.body["message"].as_str().unwrap();
+    let missing = "is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"secrets\"], Verbs:[\"get\", \"list\"]}";
+    assert!(text.contains(missing), "{text}");
+    assert_eq!(send_as(&mut m, &eve, "GET", MAPS, Value::Null).status, 403);
+    assert_eq!(send_as(&mut m, &eve, "GET", &format!("{MAPS}/kube-root-ca.crt"), Value::Null).status, 200);
+}
+
+#[test]
+fn services_get_addresses_and_ports_nobody_else_has() {
+    let mut m = mesh();
+    let services = "/api/v1/namespaces/a/services";
+    let service = |name: &str, spec: Value| json!({"kind": "Service", "apiVersion": "v1", "metadata": {"name": name}, "spec": spec});
+    let port = json!([{"port": 80, "targetPort": 80, "protocol": "TCP"}]);
+    let mut seen = std::collections::BTreeSet::new();
+    for i in 0..20 {
+        let s = service(&format!("s{i}"), json!({"type": "NodePort", "sessionAffinity": "None", "ports": port}));
+        let made = ok(send(&mut m, "POST", services, s));
+        let ip = made["spec"]["clusterIP"].as_str().unwrap().to_owned();
+        assert!(ip.starts_with("10.43."), "{ip}");
+        assert_eq!(made["spec"]["clusterIPs"], json!([ip]));
+        let node_port = made["spec"]["ports"][0]["nodePort"].as_i64().unwrap();
+        assert!((30000..=32767).contains(&node_port));
+        assert!(seen.insert(ip) && seen.insert(node_port.to_string()));
+    }
+    let taken = seen.iter().find(|s| s.starts_with("10.")).unwrap().clone();
+    let refused = send(&mut m, "POST", services, service("t", json!({"clusterIP": taken, "ports": port})));
+    assert!(refused.body["message"].as_str().unwrap().ends_with("provided IP is already allocated"));
+    let headless = ok(send(&mut m, "POST", services, service("h", json!({"clusterIP": "None", "ports": port}))));
+    assert_eq!(headless["spec"]["clusterIPs"], json!(["None"]));
+}
+
+#[test]
+fn a_namespace_that_is_going_takes_nothing_new() {
+    let mut m = mesh();
+    let gone = ok(send(&mut m, "DELETE", "/api/v1/namespaces/a", Value::Null));
+    assert_eq!(gone["status"]["phase"], "Terminating");
+    let refused = send(&mut m, "POST", MAPS, map("x", json!({})));
+    assert_eq!(refused.body["details"]["causes"][0]["reason"], "NamespaceTerminating");
+    let none = send(&mut m, "POST", "/api/v1/namespaces/zz/configmaps", map("x", json!({})));
+    assert_eq!(none.body["message"], "namespaces \"zz\" not found");
+    let body = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "a"}, "spec": {"finalizers": []}});
+    ok(send(&mut m, "PUT", "/api/v1/namespaces/a/finalize", body));
+    assert_eq!(send(&mut m, "GET", "/api/v1/namespaces/a", Value::Null).status, 404);
+}
