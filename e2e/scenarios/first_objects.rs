@@ -1,6 +1,6 @@
 //! A mesh of one, as its first user meets it: namespaces and configmaps by kubectl, then `kill -9`.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use e2e::{Node, Options, Place};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -60,11 +60,9 @@ fn configmaps_are_made_changed_watched_and_deleted() -> Result<()> {
 fn a_second_process_on_the_same_data_is_refused() -> Result<()> {
     let place = Place::new("first-objects")?;
     let first = node(&place)?;
-    let mut options = Options::without_pods(first.data().to_owned());
-    options.data = first.data().to_owned();
-    let second = Node::start(&place, options);
-    let told = format!("{:#}", second.err().context("the second node started")?);
-    ensure!(told.contains("exit status: 3"), "{told}");
+    let mut second = Node::prepare(&place, Options::without_pods(first.data().to_owned()))?;
+    let (status, told) = second.start_refused()?;
+    assert_eq!(status.code(), Some(3), "{told}");
     first.kubectl().ok(&["get", "namespaces"])?;
     Ok(())
 }

@@ -2,5 +2,6 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod a_disk_that_forgets;
+mod bad_days;
 mod first_objects;
 mod power_cuts;

@@ -48,18 +48,26 @@ impl Node {
     /// # Errors
     /// If it cannot be started, ends, or is not ready in time; its log is part of the error.
     pub fn start(place: &Place, options: Options) -> Result<Node> {
+        let mut node = Node::prepare(place, options)?;
+        node.start_again()?;
+        Ok(node)
+    }
+
+    /// A node that is not started yet.
+    ///
+    /// # Errors
+    /// If its home folder cannot be made.
+    pub fn prepare(place: &Place, options: Options) -> Result<Node> {
         let name = options.address.to_string();
         let home = place.join(&format!("home-{name}"));
         std::fs::create_dir_all(&home)?;
-        let mut node = Node {
+        Ok(Node {
             kubeconfig: place.join(&format!("kubeconfig-{name}")),
             log: place.join(&format!("log-{name}")),
             home,
             options,
             child: None,
-        };
-        node.start_again()?;
-        Ok(node)
+        })
     }
 
     /// Starts it again after [`Node::kill`] or [`Node::stop`] and waits until it is ready. Returns how long
@@ -85,9 +93,7 @@ impl Node {
     /// If it cannot be started or goes on running.
     pub fn start_refused(&mut self) -> Result<(ExitStatus, String)> {
         self.spawn()?;
-        let child = self.child.as_mut().context("no process")?;
-        let status = until("a refusal", PATIENCE, || Ok(child.try_wait()?))?;
-        self.child = None;
+        let status = self.wait_for_its_end()?;
         Ok((status, self.log_tail()))
     }
 
@@ -155,9 +161,18 @@ impl Node {
     /// # Errors
     /// If it was not running or does not end in time.
     pub fn stop(&mut self) -> Result<ExitStatus> {
-        let child = self.child.as_mut().context("the node does not run")?;
+        let child = self.child.as_ref().context("the node does not run")?;
         kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM)?;
-        let status = until("an orderly end", PATIENCE, || Ok(child.try_wait()?));
+        self.wait_for_its_end()
+    }
+
+    /// Waits for an end that nobody asked for.
+    ///
+    /// # Errors
+    /// If it was not running or goes on.
+    pub fn wait_for_its_end(&mut self) -> Result<ExitStatus> {
+        let child = self.child.as_mut().context("the node does not run")?;
+        let status = until("the node's end", PATIENCE, || Ok(child.try_wait()?));
         let status = status.with_context(|| self.log_tail())?;
         self.child = None;
         Ok(status)
