@@ -19,12 +19,12 @@ fn configmaps_are_made_changed_watched_and_deleted() -> Result<()> {
     let kubectl = node.kubectl();
 
     assert_eq!(kubectl.ok(&["create", "namespace", "shop"])?, "namespace/shop created\n");
-    let watch =
-        kubectl.watch(&["get", "configmaps", "-n", "shop", "--watch", "--output-watch-events", "-o", "name"])?;
-    watch.until_line("ADDED      configmap/kube-root-ca.crt")?;
+    let line = r#"jsonpath={.type} {.object.metadata.name}{"\n"}"#;
+    let watch = kubectl.watch(&["get", "configmaps", "-n", "shop", "--watch", "--output-watch-events", "-o", line])?;
+    watch.until_line("ADDED kube-root-ca.crt")?;
 
     kubectl.ok(&["create", "configmap", "prices", "-n", "shop", "--from-literal=apple=1"])?;
-    watch.until_line("ADDED      configmap/prices")?;
+    watch.until_line("ADDED prices")?;
     let made = kubectl.json(&["get", "configmap", "prices", "-n", "shop"])?;
     assert_eq!(made["data"], json!({"apple": "1"}));
     ensure!(made["metadata"]["uid"].as_str().is_some_and(|uid| uid.len() == 36), "{made}");
@@ -34,7 +34,7 @@ fn configmaps_are_made_changed_watched_and_deleted() -> Result<()> {
     assert_eq!(kubectl.ok_with(&["apply", "-f", "-"], applied)?, "configmap/stock unchanged\n");
     let changed = applied.replace("'5'", "'4'");
     assert_eq!(kubectl.ok_with(&["apply", "-f", "-"], &changed)?, "configmap/stock configured\n");
-    watch.until_line("MODIFIED   configmap/stock")?;
+    watch.until_line("MODIFIED stock")?;
 
     kubectl.ok(&["patch", "configmap", "prices", "-n", "shop", "--type=merge", "-p", r#"{"data":{"pear":"2"}}"#])?;
     let patched = kubectl.json(&["get", "configmap", "prices", "-n", "shop"])?;
@@ -42,16 +42,13 @@ fn configmaps_are_made_changed_watched_and_deleted() -> Result<()> {
     ensure!(patched["metadata"]["resourceVersion"] != made["metadata"]["resourceVersion"], "a write has a revision");
 
     kubectl.ok(&["delete", "configmap", "prices", "-n", "shop"])?;
-    watch.until_line("DELETED    configmap/prices")?;
+    watch.until_line("DELETED prices")?;
     let missing = kubectl.refused(&["get", "configmap", "prices", "-n", "shop"], "")?;
     assert_eq!(missing, "Error from server (NotFound): configmaps \"prices\" not found\n");
 
     let (lines, _) = watch.end()?;
-    let of = |name: &str| lines.iter().filter(|l| l.ends_with(name)).cloned().collect::<Vec<_>>();
-    assert_eq!(
-        of("/prices"),
-        ["ADDED      configmap/prices", "MODIFIED   configmap/prices", "DELETED    configmap/prices"]
-    );
+    let prices: Vec<&String> = lines.iter().filter(|l| l.ends_with(" prices")).collect();
+    assert_eq!(prices, ["ADDED prices", "MODIFIED prices", "DELETED prices"]);
     ensure!(node.stop()?.success(), "SIGTERM is orderly");
     Ok(())
 }

@@ -25,7 +25,7 @@ fn what_was_acknowledged_survives_power_cuts() -> Result<()> {
 }
 
 #[test]
-fn a_founding_cut_short_leaves_nothing_in_the_way_of_the_next() -> Result<()> {
+fn a_node_that_was_ready_is_the_same_after_a_cut() -> Result<()> {
     let place = Place::new("power-cuts")?;
     let disk = Forgetful::mount(&place.join("disk"), GIB)?;
     let mut node = Node::start(&place, Options::without_pods(disk.path().join("data")))?;
