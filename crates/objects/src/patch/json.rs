@@ -13,6 +13,9 @@ pub const OPERATIONS_MAX: usize = 10_000;
 /// Bytes of JSON all `copy` operations of one patch may write together: a few operations that copy a
 /// document into itself would otherwise fill the memory.
 pub const COPIED_BYTES_MAX: usize = 3 << 20;
+/// List items all operations of one patch may shift, by inserting or removing before them: ten thousand
+/// inserts at the head of the longest list that fits into a request would keep a cell busy for minutes.
+pub const SHIFTED_ITEMS_MAX: usize = 20_000_000;
 
 /// Applies `patch` to `doc`, and says which fields of its operations mean nothing, in the words of
 /// strict decoding.
@@ -27,9 +30,9 @@ pub fn apply(doc: &mut Tree, patch: &Tree) -> Result<Vec<String>, Status> {
             operations.len()
         )));
     }
-    let mut copied = 0;
+    let mut spent = Spent::default();
     for operation in operations {
-        run(doc, operation, &mut copied).ok_or_else(Status::unprocessable_patch)?;
+        run(doc, operation, &mut spent).ok_or_else(Status::unprocessable_patch)?;
     }
     Ok(strict)
 }
@@ -64,13 +67,27 @@ fn decode(patch: &Tree) -> Result<(Vec<&Map>, Vec<String>), Status> {
     Ok((operations, strict))
 }
 
-fn run(doc: &mut Tree, operation: &Map, copied: &mut usize) -> Option<()> {
+/// What a patch's operations have cost so far.
+#[derive(Default)]
+struct Spent {
+    copied_bytes: usize,
+    shifted_items: usize,
+}
+
+impl Spent {
+    fn shift(&mut self, items: usize) -> Option<()> {
+        self.shifted_items += items;
+        (self.shifted_items <= SHIFTED_ITEMS_MAX).then_some(())
+    }
+}
+
+fn run(doc: &mut Tree, operation: &Map, spent: &mut Spent) -> Option<()> {
     let text = |key: &str| operation.get(key).and_then(Tree::as_str);
     let value = || operation.get("value").unwrap_or(&Tree::Null);
     let path = text("path")?;
     match text("op")? {
-        "add" => add(doc, path, value().clone()),
-        "remove" => remove(doc, path).map(drop),
+        "add" => add(doc, path, value().clone(), spent),
+        "remove" => remove(doc, path, spent).map(drop),
         "replace" if path.is_empty() => {
             let whole = value();
             (whole.is_object() || whole.is_array()).then(|| *doc = whole.clone())
@@ -88,16 +105,16 @@ fn run(doc: &mut Tree, operation: &Map, copied: &mut usize) -> Option<()> {
             _ => None,
         },
         "move" => {
-            let moved = remove(doc, text("from")?)?;
-            add(doc, path, moved)
+            let moved = remove(doc, text("from")?, spent)?;
+            add(doc, path, moved, spent)
         }
         "copy" => {
             let copy = get(doc, text("from")?)?.clone();
-            *copied += copy.to_string().len();
-            if *copied > COPIED_BYTES_MAX {
+            spent.copied_bytes += copy.to_string().len();
+            if spent.copied_bytes > COPIED_BYTES_MAX {
                 return None;
             }
-            add(doc, path, copy)
+            add(doc, path, copy, spent)
         }
         "test" if path.is_empty() => (doc == value()).then_some(()),
         "test" => {
@@ -113,7 +130,7 @@ fn run(doc: &mut Tree, operation: &Map, copied: &mut usize) -> Option<()> {
     }
 }
 
-fn add(doc: &mut Tree, path: &str, value: Tree) -> Option<()> {
+fn add(doc: &mut Tree, path: &str, value: Tree, spent: &mut Spent) -> Option<()> {
     match container(doc, path)? {
         (Tree::Object(map), key) => {
             map.insert(key, value);
@@ -124,6 +141,7 @@ fn add(doc: &mut Tree, path: &str, value: Tree) -> Option<()> {
             if i > list.len() {
                 return None;
             }
+            spent.shift(list.len() - i)?;
             list.insert(i, value);
         }
         _ => return None,
@@ -131,12 +149,13 @@ fn add(doc: &mut Tree, path: &str, value: Tree) -> Option<()> {
     Some(())
 }
 
-fn remove(doc: &mut Tree, path: &str) -> Option<Tree> {
+fn remove(doc: &mut Tree, path: &str, spent: &mut Spent) -> Option<Tree> {
     match container(doc, path)? {
         (Tree::Object(map), key) => map.remove(&key),
         (Tree::Array(list), key) => {
             let i = index(&key, list.len())?;
-            (i < list.len()).then(|| list.remove(i))
+            spent.shift(list.len().checked_sub(i + 1)?)?;
+            Some(list.remove(i))
         }
         _ => None,
     }
@@ -292,6 +311,9 @@ mod tests {
         // Each copy doubles the document.
         let doubling: Vec<Tree> = (0..40).map(|i| json!({"op":"copy","from":"/a","path":format!("/a/{i}")})).collect();
         assert_eq!(apply(&mut json!({"a":{"x":"y"}}), &Tree::Array(doubling)).unwrap_err().code, 422);
+        let long: Vec<Tree> = vec![json!(0); 300_000];
+        let inserts: Vec<Tree> = (0..100).map(|_| json!({"op":"add","path":"/l/0","value":1})).collect();
+        assert_eq!(apply(&mut json!({"l": long}), &Tree::Array(inserts)).unwrap_err().code, 422);
     }
 
     #[test]

@@ -19,30 +19,6 @@ pub fn apply(doc: &mut Tree, patch: &Tree) -> Result<(), Status> {
     }
 }
 
-/// The smallest merge patch that makes `to` of `from`. A null inside `to` cannot be said in a merge
-/// patch and is taken for absence.
-pub fn diff(from: &Map, to: &Map) -> Map {
-    let mut patch = Map::new();
-    for key in from.keys() {
-        if to.get(key).is_none_or(Tree::is_null) {
-            patch.insert(key.clone(), Tree::Null);
-        }
-    }
-    for (key, new) in to {
-        match (from.get(key), new) {
-            (Some(old), new) if old == new => {}
-            (Some(Tree::Object(old)), Tree::Object(new)) => {
-                patch.insert(key.clone(), Tree::Object(diff(old, new)));
-            }
-            (_, Tree::Null) => {}
-            _ => {
-                patch.insert(key.clone(), new.clone());
-            }
-        }
-    }
-    patch
-}
-
 fn merge(doc: &mut Tree, patch: &Tree) {
     let Tree::Object(patch) = patch else {
         *doc = patch.clone();
@@ -67,6 +43,30 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
+
+    /// The smallest merge patch that makes `to` of `from`. A null inside `to` cannot be said in a merge
+    /// patch and is taken for absence.
+    fn diff(from: &Map, to: &Map) -> Map {
+        let mut patch = Map::new();
+        for key in from.keys() {
+            if to.get(key).is_none_or(Tree::is_null) {
+                patch.insert(key.clone(), Tree::Null);
+            }
+        }
+        for (key, new) in to {
+            match (from.get(key), new) {
+                (Some(old), new) if old == new => {}
+                (Some(Tree::Object(old)), Tree::Object(new)) => {
+                    patch.insert(key.clone(), Tree::Object(diff(old, new)));
+                }
+                (_, Tree::Null) => {}
+                _ => {
+                    patch.insert(key.clone(), new.clone());
+                }
+            }
+        }
+        patch
+    }
 
     #[test]
     fn the_cases_of_rfc_7386() {

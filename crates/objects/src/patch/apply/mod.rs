@@ -245,12 +245,10 @@ fn lay(
     let last = managers.remove(&me);
     let time = last.as_ref().and_then(|l| l.time.clone());
     managers.insert(me.clone(), Entry { fields, version: types.api_version.into(), time });
-    if let Some(last) = last {
-        if let Some(pruned) = prune::prune(types, &object, &managers, &me, &last) {
-            object = pruned;
-            // What was emptied is gone, but may have been said to be there, and empty.
-            merge::merge(types.schema, place, &mut object, config);
-        }
+    if let Some(pruned) = last.and_then(|last| prune::prune(types, &object, &managers, &me, &last)) {
+        object = pruned;
+        // What was emptied is gone, but may have been said to be there, and empty.
+        merge::merge(types.schema, place, &mut object, config);
     }
 
     let differences = Differences::new(types, live, &object, writer.reset);

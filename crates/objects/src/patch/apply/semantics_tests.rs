@@ -429,10 +429,8 @@ fn renaming(object: &Tree, version: &str) -> Option<(Tree, Option<TypeId>)> {
     };
     let mut object = object.clone();
     object["apiVersion"] = version.into();
-    if let Some(spec) = object["spec"].as_object_mut() {
-        if let Some(v) = spec.remove(from) {
-            spec.insert(to.into(), v);
-        }
+    if let Some(v) = object["spec"].as_object_mut().and_then(|spec| spec.remove(from)) {
+        object["spec"][to] = v;
     }
     Some((object, None))
 }
@@ -511,6 +509,45 @@ fn times_alone_are_no_change() {
     let changed = other.clone();
     keep_times_if_unchanged(&old, &mut other);
     assert_eq!(other, changed);
+}
+
+/// Any tree at all, with names that mean something to a Pod among its keys.
+fn anything() -> impl Strategy<Value = Tree> {
+    let leaf = prop_oneof![
+        Just(Tree::Null),
+        any::<bool>().prop_map(Tree::from),
+        (-2..90i64).prop_map(Tree::from),
+        "[a-c]{0,2}".prop_map(Tree::from)
+    ];
+    leaf.prop_recursive(6, 48, 5, |inner| {
+        let keys = prop::sample::select(vec![
+            "metadata",
+            "labels",
+            "finalizers",
+            "managedFields",
+            "spec",
+            "containers",
+            "name",
+            "ports",
+            "env",
+            "containerPort",
+            "status",
+            "$patch",
+            "fieldsV1",
+            "f:spec",
+            "manager",
+            "operation",
+            "apiVersion",
+            "$setElementOrder/containers",
+            "$retainKeys",
+            "$deleteFromPrimitiveList/finalizers",
+        ]);
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Tree::from),
+            prop::collection::btree_map(keys, inner, 0..5)
+                .prop_map(|m| Tree::Object(m.into_iter().map(|(k, v)| (k.to_owned(), v)).collect())),
+        ]
+    })
 }
 
 fn container() -> impl Strategy<Value = Tree> {
@@ -600,6 +637,26 @@ proptest! {
         let once = w.apply_as("m", second.clone(), true, "").unwrap().clone();
         let twice = w.apply_as("m", second, false, "").unwrap();
         prop_assert_eq!(&once, twice);
+    }
+
+    #[test]
+    fn no_tree_is_too_strange(live in anything(), new in anything(), patch in anything()) {
+        let types = types("v1", "Pod");
+        let reset = status_reset();
+        let writer = writer("m", "", 0, &reset);
+        let mut config = new.clone();
+        if let Some(config) = config.as_object_mut() {
+            config.insert("apiVersion".into(), "v1".into());
+            config.insert("kind".into(), "Pod".into());
+        }
+        let _ = apply(&types, Some(&live), &config, &writer, true);
+        let mut tracked = new.clone();
+        track_update(&types, Some(&live), &mut tracked, &writer);
+        keep_times_if_unchanged(&live, &mut tracked);
+        let (mut a, mut b, mut c) = (live.clone(), live.clone(), live);
+        let _ = crate::patch::strategic::apply(types.schema, types.root.unwrap(), &mut a, &patch);
+        let _ = crate::patch::merge::apply(&mut b, &patch);
+        let _ = crate::patch::json::apply(&mut c, &patch);
     }
 
     #[test]

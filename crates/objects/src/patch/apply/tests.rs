@@ -215,3 +215,52 @@ fn applying_a_deployment_goes_as_with_a_real_server() {
         assert_eq!(e.to_tree(), refusal, "{index}");
     }
 }
+
+#[test]
+fn a_custom_resource_has_the_record_a_real_server_gives_it() {
+    use crate::schema::{Field, ListKind, ObjectType, PatchRule, Scalar, Schema, Type, Zero};
+    let mut schema = Schema::default();
+    let object = |fields: Vec<(&str, TypeId)>, schema: &mut Schema| {
+        let fields = fields
+            .into_iter()
+            .map(|(name, ty)| Field {
+                name: name.into(),
+                ty,
+                number: 0,
+                via: vec![],
+                zero: Zero::Kept,
+                required: false,
+                list: ListKind::Atomic,
+                atomic: false,
+                patch: PatchRule::default(),
+                default: None,
+                values: vec![],
+            })
+            .collect();
+        schema.add(Type::Object(ObjectType { fields, ..ObjectType::default() }))
+    };
+    let text = schema.add(Type::Scalar(Scalar::String));
+    let number = schema.add(Type::Scalar(Scalar::Int64));
+    let spec = object(vec![("n", number)], &mut schema);
+    let open = object(vec![], &mut schema);
+    if let Type::Object(open) = &mut schema.types[open.0 as usize] {
+        open.open = true;
+    }
+    let root = object(
+        vec![("apiVersion", text), ("free", open), ("kind", text), ("metadata", open), ("spec", spec)],
+        &mut schema,
+    );
+    let types =
+        Types { schema: &schema, root: Some(root), api_version: "gold.test/v1", kind: "Bee", convert: &nowhere };
+    let (_, want) = behaviour(83);
+    let mut new = want.clone();
+    new["metadata"].as_object_mut().unwrap().remove("managedFields");
+    let reset = reset_fields("Bee.gold.test", "", true);
+    track_update(&types, None, &mut new, &writer("golden", "", 0, &reset));
+    assert_eq!(record(&new), record(&want));
+    // Below an open struct maps are owned key by key.
+    new["free"] = json!({"a": {"b": 1}, "l": [1]});
+    let old = want.clone();
+    track_update(&types, Some(&old), &mut new, &writer("u", "", 1, &reset));
+    assert_eq!(*fields(&new, "u"), json!({"f:free": {".": {}, "f:a": {".": {}, "f:b": {}}, "f:l": {}}}));
+}

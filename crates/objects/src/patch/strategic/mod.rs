@@ -20,6 +20,7 @@ use super::go_text;
 use crate::schema::{Field, ObjectType, PatchRule, Schema, Type, TypeId};
 use crate::status::{Status, quote};
 use crate::{Map, Tree};
+use std::collections::BTreeSet;
 
 const PATCH: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -221,6 +222,7 @@ impl<'s> Patcher<'s> {
 /// patch's other items the whole list.
 fn special_items(mut old: Vec<Tree>, new: Vec<Tree>, key: &str) -> Result<(Vec<Tree>, Vec<Tree>), Status> {
     let mut kept = Vec::with_capacity(new.len());
+    let mut gone = BTreeSet::new();
     let mut replace = false;
     for item in new {
         let Tree::Object(map) = &item else { continue };
@@ -229,13 +231,16 @@ fn special_items(mut old: Vec<Tree>, new: Vec<Tree>, key: &str) -> Result<(Vec<T
             Some(directive) => match directive.as_str() {
                 Some("delete") => {
                     let Some(ident) = map.get(key) else { return Err(no_merge_key(map, key)) };
-                    old.retain(|o| o.get(key) != Some(ident));
+                    gone.insert(ident.to_string());
                 }
                 Some("replace") => replace = true,
                 Some("merge") => return Err(Status::bare("merging lists cannot yet be specified in the patch")),
                 _ => return Err(unknown_directive(directive, map)),
             },
         }
+    }
+    if !gone.is_empty() {
+        old.retain(|o| o.get(key).is_none_or(|ident| !gone.contains(&ident.to_string())));
     }
     if replace { Ok((kept.into_iter().filter_map(plain).collect(), Vec::new())) } else { Ok((old, kept)) }
 }
