@@ -712,24 +712,27 @@ fn run_all(seeds: impl Iterator<Item = u64>, size: usize) {
     }
 }
 
-/// `SEEDS=from..to` runs others than those of every day.
-fn seeds(every_day: std::ops::Range<u64>) -> std::ops::Range<u64> {
+/// Those of every day, and those that once found something; `SEEDS=from..to` runs others.
+#[allow(clippy::disallowed_methods)] // A knob of the person at the keyboard, not of the machines.
+fn seeds(every_day: std::ops::Range<u64>, kept: &[u64]) -> Vec<u64> {
     let asked = std::env::var("SEEDS").ok();
     let parsed = asked.as_deref().map(|s| {
         let (from, to) = s.split_once("..").expect("SEEDS=from..to");
         from.parse().unwrap()..to.parse().unwrap()
     });
-    parsed.unwrap_or(every_day)
+    parsed.map_or_else(|| every_day.chain(kept.iter().copied()).collect(), Iterator::collect)
 }
 
 #[test]
 fn three_members_keep_their_word_under_faults() {
-    run_all(seeds(0..12), 3);
+    // 1003: a snapshot was not begun for a member that had strayed. 1072: nor was a full window of lost
+    // appends freed for one.
+    run_all(seeds(0..12, &[1003, 1072]).into_iter(), 3);
 }
 
 #[test]
 fn five_members_keep_their_word_under_faults() {
-    run_all(seeds(100..106), 5);
+    run_all(seeds(100..106, &[1001]).into_iter(), 5);
 }
 
 #[test]

@@ -214,7 +214,7 @@ impl Replica {
             Input::Propose { id, payload } => self.on_propose(id, payload, fx),
             Input::Read { id } => self.on_read(now.mono, id, fx),
             Input::Answered { from, term, sent } => self.on_answered(now.mono, from, term, sent, fx),
-            Input::Strayed { from } => self.on_strayed(from),
+            Input::Strayed { from } => self.on_strayed(now.mono, from, fx),
             Input::Unfollowed { id, last } => self.on_unfollowed(now.mono, id, last),
             Input::Transfer { to } => self.on_transfer(now.mono, to),
             Input::Close { revision } => self.on_close(revision, fx),
@@ -669,14 +669,20 @@ impl Replica {
         }
     }
 
-    fn on_strayed(&mut self, from: ReplicaId) {
+    fn on_strayed(&mut self, now: Time, from: ReplicaId, fx: &mut Vec<Effect>) {
         if !self.is_leader() || from == self.me() {
             return;
         }
-        if let Some(p) = self.raw.raft.mut_prs().get_mut(from.0) {
-            p.resume();
+        let Some(p) = self.raw.raft.prs().get(from.0) else { return };
+        if p.matched < self.raw.raft.raft_log.last_index() {
+            // To the library this is life: it frees a window full of lost appends, and lets a snapshot begin.
+            let term = self.term();
+            self.library(MessageType::MsgHeartbeatResponse, from, term, |_| {});
+        } else {
             self.raw.raft.send_append(from.0);
         }
+        // While a snapshot is under way the library sends nothing: its piece has to tell.
+        self.resend_piece(now, from, fx);
     }
 
     fn on_transfer(&mut self, now: Time, to: ReplicaId) {
@@ -833,9 +839,12 @@ impl Replica {
         data: Bytes,
         fx: &mut Vec<Effect>,
     ) {
-        if term < self.term() || self.is_leader() {
+        if term < self.term() || (self.is_leader() && term == self.term()) {
             return;
         }
+        // A piece says who leads, as an append does; the library is told by what is a heartbeat to it.
+        self.library(MessageType::MsgHeartbeat, from, term, |_| {});
+        self.after_leader_spoke(from, term, fx);
         if index <= self.raw.raft.raft_log.committed {
             // Already here: the library answers with what it has, and the leader goes on from there.
             let body = Body::PieceArrived { index, next: number + 1 };
