@@ -17,7 +17,9 @@ mod taint_nodes;
 use crate::Tree;
 use crate::decide::{Operation, Visit};
 use crate::decision::Write;
+use crate::kinds::tree::Fields;
 use crate::rbac;
+use crate::record::Stored;
 use crate::status::Status;
 
 type Outcome<T> = Result<T, Box<Status>>;
@@ -60,15 +62,28 @@ pub(crate) fn validate(visit: &mut Visit<'_>, op: Operation, obj: &Tree, old: Op
     rbac::check_escalation(visit.kind, obj, old, &visit.req.user, visit.namespace(), visit.view)
 }
 
-/// What is handed out to a valid object: a service's addresses and ports.
+/// What is given to a valid object: a service's addresses and ports, the rules a role aggregates.
 pub(crate) fn allocate(visit: &mut Visit<'_>, obj: &mut Tree, old: Option<&Tree>) -> Outcome<()> {
+    if visit.kind.storage == rbac::CLUSTER_ROLE {
+        rbac::aggregate(visit.view, obj);
+    }
     if visit.kind.storage == "Service" && visit.req.subresource.is_empty() {
         return service_addresses::allocate(visit, obj, old);
     }
     Ok(())
 }
 
-/// Quota: the writes of quota objects that go with a write that turns `old` into `new`.
+/// The writes of other objects that go with a write that turns `old` into `new`: quotas, and cluster
+/// roles that aggregate the one written.
 pub(crate) fn charge(visit: &mut Visit<'_>, new: Option<&Tree>, old: Option<&Tree>) -> Outcome<Vec<Write>> {
+    if visit.kind.storage == rbac::CLUSTER_ROLE {
+        let write = |(stored, role): (Stored, Tree)| Write {
+            key: visit.key(role.at("metadata").text("name")),
+            expected: Some(stored.revision),
+            kind: visit.kind,
+            tree: Some(role),
+        };
+        return Ok(rbac::reaggregated(visit.view, old, new).into_iter().map(write).collect());
+    }
     resource_quota::charge(visit, new, old)
 }

@@ -5,6 +5,7 @@
 
 use crate::Tree;
 use crate::kinds::Kind;
+use crate::record::Stored;
 use crate::request::{Request, User, Verb, View};
 use crate::select::LabelSelector;
 use crate::status::{Status, quote};
@@ -345,6 +346,49 @@ pub fn aggregated(role: &Tree, all: &[&Tree]) -> Option<Vec<Rule>> {
         }
     }
     Some(out)
+}
+
+/// Other cluster roles that a change of one (`old` to `new`) makes different, because they aggregate it:
+/// each with its rules as they become. They change in the same entry, so that no role is ever seen
+/// without what it aggregates.
+pub fn reaggregated(view: &dyn View, old: Option<&Tree>, new: Option<&Tree>) -> Vec<(Stored, Tree)> {
+    let name = |t: &Tree| t["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let Some(changed) = new.or(old).map(name) else { return Vec::new() };
+    let stored: Vec<Stored> = view.list(CLUSTER_ROLE, None).map(|(_, s)| s).collect();
+    let trees: Vec<Tree> = stored.iter().map(Stored::tree).collect();
+    let all: Vec<&Tree> = trees.iter().filter(|t| name(t) != changed).chain(new).collect();
+    let concerned = |role: &Tree| {
+        let selectors = items(&role["aggregationRule"]["clusterRoleSelectors"]);
+        let chosen = |t: &Tree| {
+            selectors
+                .iter()
+                .filter_map(|s| LabelSelector::from_tree(s).ok())
+                .any(|s| s.matches_tree(&t["metadata"]["labels"]))
+        };
+        old.is_some_and(chosen) || new.is_some_and(chosen)
+    };
+    let mut out = Vec::new();
+    for (stored, role) in stored.iter().zip(&trees).filter(|(_, t)| name(t) != changed && concerned(t)) {
+        let Some(rules) = aggregated(role, &all) else { continue };
+        if rules != Rule::all(role) {
+            let mut role = role.clone();
+            role["rules"] = Tree::Array(rules.iter().map(Rule::to_tree).collect());
+            out.push((stored.clone(), role));
+        }
+    }
+    out
+}
+
+/// Gives a cluster role that aggregates its rules, whatever was sent as such.
+pub fn aggregate(view: &dyn View, role: &mut Tree) {
+    if !role["aggregationRule"].is_object() {
+        return;
+    }
+    let trees: Vec<Tree> = view.list(CLUSTER_ROLE, None).map(|(_, s)| s.tree()).collect();
+    let all: Vec<&Tree> = trees.iter().collect();
+    if let Some(rules) = aggregated(role, &all) {
+        role["rules"] = Tree::Array(rules.iter().map(Rule::to_tree).collect());
+    }
 }
 
 /// Whether a user may do this, by RBAC as the view knows it. `namespace` rules come from the view's own

@@ -7,7 +7,7 @@ mod field;
 mod label;
 
 pub use field::{FieldSelector, escape, name_in_field_selector};
-pub use label::{LabelSelector, Operator, Requirement, label_key_errors, label_value_errors};
+pub use label::{LabelSelector, Operator, Requirement};
 
 use crate::record::Meta;
 

@@ -282,3 +282,24 @@ fn a_namespace_that_is_going_takes_nothing_new() {
     ok(send(&mut m, "PUT", "/api/v1/namespaces/a/finalize", body));
     assert_eq!(send(&mut m, "GET", "/api/v1/namespaces/a", Value::Null).status, 404);
 }
+
+#[test]
+fn a_role_that_aggregates_changes_with_what_it_aggregates() {
+    let mut m = mesh();
+    let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    let role = |name: &str, resource: &str| {
+        json!({"kind": "ClusterRole", "apiVersion": "rbac.authorization.k8s.io/v1",
+            "metadata": {"name": name, "labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"}},
+            "rules": [{"verbs": ["get"], "apiGroups": ["bees.io"], "resources": [resource]}]})
+    };
+    let has = |m: &mut Mesh, resource: &str| {
+        let view = ok(send(m, "GET", &format!("{roles}/view"), Value::Null));
+        view["rules"].as_array().unwrap().iter().any(|r| r["resources"] == json!([resource]))
+    };
+    ok(send(&mut m, "POST", roles, role("bees", "bees")));
+    assert!(has(&mut m, "bees"));
+    ok(send(&mut m, "PUT", &format!("{roles}/bees"), role("bees", "hives")));
+    assert!(has(&mut m, "hives") && !has(&mut m, "bees"));
+    ok(send(&mut m, "DELETE", &format!("{roles}/bees"), Value::Null));
+    assert!(!has(&mut m, "hives"));
+}

@@ -150,3 +150,66 @@ pub fn bookmark(kind: &Kind, revision: Revision, end_of_state: bool) -> Tree {
 pub fn error_event(status: &Status) -> Tree {
     status.to_tree()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::kinds::by_resource;
+
+    fn kind() -> &'static Kind {
+        by_resource("", "v1", "configmaps").unwrap()
+    }
+
+    fn stored(labels: Tree, revision: u64) -> Stored {
+        let tree = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "x", "labels": labels}});
+        Stored::from_tree(kind(), tree, Revision::from_u64(revision).unwrap())
+    }
+
+    #[test]
+    fn an_object_enters_and_leaves_a_selection_as_added_and_deleted() {
+        let options = Options { label_selector: "a=b".into(), ..Options::default() };
+        let plan = WatchPlan::new(kind(), Some("ns"), &options).unwrap();
+        let (inside, outside) = (stored(json!({"a": "b"}), 5), stored(json!({}), 6));
+        for (before, after, want) in [
+            (None, Some(&inside), Some(EventType::Added)),
+            (None, Some(&outside), None),
+            (Some(&inside), Some(&inside), Some(EventType::Modified)),
+            (Some(&inside), Some(&outside), Some(EventType::Deleted)),
+            (Some(&outside), Some(&inside), Some(EventType::Added)),
+            (Some(&inside), None, Some(EventType::Deleted)),
+            (Some(&outside), None, None),
+        ] {
+            assert_eq!(plan.event("x", before, after), want);
+        }
+        let gone =
+            plan.object(kind(), EventType::Deleted, Revision::from_u64(9).unwrap(), Some(&inside), Some(&outside));
+        let gone: Tree = serde_json::from_slice(&gone).unwrap();
+        assert_eq!(gone["metadata"], json!({"name": "x", "labels": {"a": "b"}, "resourceVersion": "9"}));
+    }
+
+    #[test]
+    fn a_watch_starts_where_its_parameters_say() {
+        let five = Revision::from_u64(5).unwrap();
+        let start = |rv: &str, initial: Option<bool>, bookmarks: bool| {
+            let match_ = if initial.is_some() { "NotOlderThan" } else { "" };
+            let options = Options {
+                resource_version: rv.into(),
+                resource_version_match: match_.into(),
+                send_initial_events: initial,
+                bookmarks,
+                ..Options::default()
+            };
+            WatchPlan::new(kind(), Some("ns"), &options).map(|p| p.start)
+        };
+        let state = |not_older_than, mark| Ok(WatchStart::State { not_older_than, mark });
+        assert_eq!(start("", None, false), state(None, false));
+        assert_eq!(start("0", None, false), state(Some(Revision::ZERO), false));
+        assert_eq!(start("5", None, true), Ok(WatchStart::After(five)));
+        assert_eq!(start("", Some(true), true), state(None, true));
+        assert_eq!(start("5", Some(true), true), state(Some(five), true));
+        assert_eq!(start("", Some(false), true), Ok(WatchStart::Newest(None)));
+        assert_eq!(start("5", Some(false), true), Ok(WatchStart::After(five)));
+        assert_eq!(start("x", None, false).unwrap_err().code, 400);
+    }
+}

@@ -1,7 +1,7 @@
 //! Label selectors: the string grammar, LabelSelector objects, and what they match.
 
 use crate::Tree;
-use crate::kinds::FieldError;
+use crate::kinds::{FieldError, names};
 use crate::status::{invalid, quote};
 use std::fmt;
 
@@ -73,7 +73,7 @@ impl Requirement {
                 let w = "for 'Gt', 'Lt' operators, the value must be an integer";
                 return Err(invalid(format!("values[{i}]"), &Tree::from(v.as_str()), w));
             }
-            let errs = label_value_errors(v);
+            let errs = names::label_value(v);
             if !errs.is_empty() {
                 return Err(invalid(format!("values[{i}][{key}]"), &Tree::from(v.as_str()), &errs.join("; ")));
             }
@@ -396,72 +396,8 @@ impl<'a> Parser<'a> {
 }
 
 fn key_error(path: &str, key: &str) -> Option<FieldError> {
-    let errs = label_key_errors(key);
+    let errs = names::qualified_name(key);
     (!errs.is_empty()).then(|| invalid(path, &Tree::from(key), &errs.join("; ")))
-}
-
-/// What is wrong with a label key (a qualified name), in Kubernetes' words.
-pub fn label_key_errors(key: &str) -> Vec<String> {
-    const NAME: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
-    const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
-    let mut errs = Vec::new();
-    let mut parts = key.splitn(3, '/');
-    let (first, second, third) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
-    if third.is_some() {
-        errs.push(format!(
-            "a qualified name {NAME} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
-        ));
-        return errs;
-    }
-    let name = second.unwrap_or(first);
-    if second.is_some() {
-        if first.is_empty() {
-            errs.push("prefix part must be non-empty".into());
-        } else {
-            if first.len() > 253 {
-                errs.push("prefix part must be no more than 253 characters".into());
-            }
-            if !is_subdomain(first) {
-                errs.push(format!("prefix part {SUBDOMAIN}"));
-            }
-        }
-    }
-    if name.is_empty() {
-        errs.push("name part must be non-empty".into());
-    } else if name.len() > 63 {
-        errs.push("name part must be no more than 63 characters".into());
-    }
-    if !is_name(name) {
-        errs.push(format!("name part {NAME}"));
-    }
-    errs
-}
-
-/// What is wrong with a label value, in Kubernetes' words.
-pub fn label_value_errors(value: &str) -> Vec<String> {
-    let mut errs = Vec::new();
-    if value.len() > 63 {
-        errs.push("must be no more than 63 characters".into());
-    }
-    if !value.is_empty() && !is_name(value) {
-        errs.push("a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')".into());
-    }
-    errs
-}
-
-fn is_name(s: &str) -> bool {
-    let b = s.as_bytes();
-    b.first().is_some_and(u8::is_ascii_alphanumeric)
-        && b.last().is_some_and(u8::is_ascii_alphanumeric)
-        && b.iter().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'))
-}
-
-fn is_subdomain(s: &str) -> bool {
-    let alnum = |c: &u8| c.is_ascii_lowercase() || c.is_ascii_digit();
-    s.split('.').all(|label| {
-        let b = label.as_bytes();
-        b.first().is_some_and(alnum) && b.last().is_some_and(alnum) && b.iter().all(|c| alnum(c) || *c == b'-')
-    })
 }
 
 #[cfg(test)]
