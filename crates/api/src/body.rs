@@ -12,7 +12,7 @@ use http::Request;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use objects::Tree;
+use objects::codec::{self, Want};
 use objects::request::{Body, PatchType, Verb};
 use objects::status::Reason;
 use std::io::Read as _;
@@ -34,7 +34,7 @@ pub(crate) async fn read(
         Verb::Patch => {
             let bytes = bytes(request, head, limits).await?;
             let Some(kind) = patch else { return Err(status::patch_type_unknown()) };
-            Ok(Body::Patch { kind, bytes })
+            Ok(Body::Patch { kind, bytes: patch_bytes(kind, bytes)? })
         }
         Verb::Delete | Verb::DeleteCollection => {
             let format = content_type(head)?;
@@ -42,14 +42,13 @@ pub(crate) async fn read(
             if bytes.is_empty() {
                 return Ok(Body::None);
             }
-            object(&bytes, format, Expected { group: "", version: "v1", kind: "DeleteOptions", any_version: true })
+            object(&bytes, format, ("", "v1", "DeleteOptions"))
         }
         Verb::Create | Verb::Update => {
             let format = content_type(head)?;
             let bytes = bytes(request, head, limits).await?;
-            let (group, version, kind) =
-                target.sub.and_then(|s| s.gvk).unwrap_or((target.kind.group, target.kind.version, target.kind.kind));
-            object(&bytes, format, Expected { group, version, kind, any_version: false })
+            let own = (target.kind.group, target.kind.version, target.kind.kind);
+            object(&bytes, format, target.sub.and_then(|s| s.gvk).unwrap_or(own))
         }
     }
 }
@@ -101,85 +100,23 @@ fn unpack(packed: &[u8], limit: usize) -> Result<Bytes, Refusal> {
     if out.len() > limit { Err(status::too_large(limit)) } else { Ok(out.into()) }
 }
 
-/// What a body must be.
-#[derive(Clone, Copy)]
-struct Expected {
-    group: &'static str,
-    version: &'static str,
-    kind: &'static str,
-    /// Every version says the same (DeleteOptions).
-    any_version: bool,
+/// Reads a body that must be of this group, version and kind.
+fn object(bytes: &[u8], format: Format, (group, version, kind): (&str, &str, &str)) -> Result<Body, Refusal> {
+    let schema = objects::schema::builtin();
+    let ty = schema.by_kind(group, version, kind).ok_or_else(|| {
+        status::internal(format!("there is no schema for {kind} of {group:?} {version}; nothing was done"))
+    })?;
+    let body = codec::read(schema, Want { group, version, kind, ty }, format.into(), bytes).map_err(Box::new)?;
+    Ok(Body::Object { tree: body.tree, strict: body.strict })
 }
 
-impl Expected {
-    fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.into() } else { format!("{}/{}", self.group, self.version) }
+/// A patch's bytes as JSON; server-side apply's may come as YAML.
+fn patch_bytes(kind: PatchType, bytes: Bytes) -> Result<Bytes, Refusal> {
+    if kind != PatchType::Apply || bytes.trim_ascii_start().first() == Some(&b'{') {
+        return Ok(bytes);
     }
-}
-
-fn object(bytes: &[u8], format: Format, expected: Expected) -> Result<Body, Refusal> {
-    let unrecognized = |why: String| {
-        status::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; {why}",
-            expected.kind
-        ))
-    };
-    let mut tree: Tree = match format {
-        Format::Json => serde_json::from_slice(bytes).map_err(|e| {
-            let shown = if bytes.is_empty() {
-                "<empty>".into()
-            } else {
-                String::from_utf8_lossy(bytes.get(..100).unwrap_or(bytes))
-            };
-            let why = if e.is_eof() { "unexpected end of JSON input".to_owned() } else { e.to_string() };
-            unrecognized(format!("json parse error: {why} ({shown})"))
-        })?,
-        Format::Yaml | Format::Protobuf => return Err(status::body_type_unknown(&[Format::Json.media_type()])),
-    };
-    let Some(map) = tree.as_object_mut() else {
-        return Err(unrecognized("json parse error: json: cannot unmarshal into Go value of type struct".into()));
-    };
-    let version = expected.api_version();
-    // What is left out is what the URL says.
-    let text = |map: &objects::Map, key: &str| map.get(key).and_then(Tree::as_str).unwrap_or_default().to_owned();
-    let (said_version, said_kind) = (text(map, "apiVersion"), text(map, "kind"));
-    if said_version.is_empty() {
-        map.insert("apiVersion".into(), version.clone().into());
-    }
-    if said_kind.is_empty() {
-        map.insert("kind".into(), expected.kind.into());
-    }
-    let shown_kind = if said_kind.is_empty() { expected.kind } else { &said_kind };
-    let shown_version = if said_version.is_empty() { &version } else { &said_version };
-    let right_version = expected.any_version || *shown_version == version;
-    if shown_kind == expected.kind && right_version {
-        return Ok(Body::Object { tree, strict: Vec::new() });
-    }
-    if objects::kinds::by_api_version(shown_version, shown_kind).is_none() {
-        return Err(status::bad_request(format!(
-            "{shown_kind} in version {shown_version:?} cannot be handled as a {}: no kind {shown_kind:?} is registered for version {shown_version:?} in scheme \"pkg/runtime/scheme.go:111\"",
-            expected.kind
-        )));
-    }
-    if shown_kind == expected.kind {
-        return Err(status::bad_request(format!(
-            "the API version in the data ({shown_version}) does not match the expected API version ({version})"
-        )));
-    }
-    Err(status::bad_request(format!(
-        "{shown_kind} in version {shown_version:?} cannot be handled as a {}: converting ({shown_version}.{shown_kind}) to ({version}.{}): unknown conversion",
-        expected.kind, expected.kind
-    )))
-}
-
-/// A tree's bytes in a format.
-pub(crate) fn encode(tree: &Tree, format: Format, pretty: bool) -> Bytes {
-    let mut out = match (format, pretty) {
-        (_, true) => serde_json::to_vec_pretty(tree).unwrap_or_default(),
-        (_, false) => objects::record::encode(tree).into(),
-    };
-    out.push(b'\n');
-    out.into()
+    let tree = codec::yaml::parse(&bytes).map_err(|e| status::bad_request(format!("error encoding patch: {e}")))?;
+    Ok(codec::json::encode(&tree).into())
 }
 
 #[cfg(test)]
@@ -188,7 +125,7 @@ mod tests {
     use super::*;
     use std::io::Write as _;
 
-    const CONFIG_MAP: Expected = Expected { group: "", version: "v1", kind: "ConfigMap", any_version: false };
+    const CONFIG_MAP: (&str, &str, &str) = ("", "v1", "ConfigMap");
 
     fn refused(bytes: &[u8]) -> String {
         object(bytes, Format::Json, CONFIG_MAP).unwrap_err().message
@@ -203,7 +140,7 @@ mod tests {
         assert!(refused(b"{not json").starts_with("the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: "));
         assert_eq!(
             refused(br#"{"apiVersion":"v2","kind":"ConfigMap"}"#),
-            "ConfigMap in version \"v2\" cannot be handled as a ConfigMap: no kind \"ConfigMap\" is registered for version \"v2\" in scheme \"pkg/runtime/scheme.go:111\""
+            "ConfigMap in version \"v2\" cannot be handled as a ConfigMap: no kind \"ConfigMap\" is registered for version \"v2\""
         );
         assert!(
             refused(br#"{"apiVersion":"v1","kind":"Pod"}"#)
@@ -214,13 +151,21 @@ mod tests {
     #[test]
     fn what_a_body_leaves_out_the_path_fills_in() {
         let Body::Object { tree, .. } = object(b"{}", Format::Json, CONFIG_MAP).unwrap() else { panic!("no object") };
-        assert_eq!(tree, serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap"}));
+        assert_eq!(tree, serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}}));
     }
 
     #[test]
     fn json_nested_without_end_is_refused_and_overflows_nothing() {
         let deep = [b"[".repeat(20_000), b"]".repeat(20_000)].concat();
-        assert!(refused(&deep).contains("json parse error"));
+        assert!(refused(&deep).starts_with("the object provided is unrecognized"));
+    }
+
+    #[test]
+    fn an_apply_patch_may_be_yaml() {
+        let got = patch_bytes(PatchType::Apply, Bytes::from_static(b"data:\n  a: '1'\n")).unwrap();
+        assert_eq!(got, r#"{"data":{"a":"1"}}"#);
+        let e = patch_bytes(PatchType::Apply, Bytes::from_static(b"a: [")).unwrap_err();
+        assert!(e.message.starts_with("error encoding patch: yaml: line 1:"), "{}", e.message);
     }
 
     #[test]

@@ -26,6 +26,16 @@ impl Format {
     }
 }
 
+impl From<Format> for objects::codec::Format {
+    fn from(f: Format) -> objects::codec::Format {
+        match f {
+            Format::Json => objects::codec::Format::Json,
+            Format::Yaml => objects::codec::Format::Yaml,
+            Format::Protobuf => objects::codec::Format::Protobuf,
+        }
+    }
+}
+
 /// What is written: the object itself, or a view of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Shape {

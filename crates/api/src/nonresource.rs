@@ -159,11 +159,11 @@ fn plain_document(head: &Head, document: &Document) -> Result<Response<Body>, Re
     Ok(match chosen {
         Some(negotiate::Format::Yaml) => {
             let tree: objects::Tree = serde_json::from_slice(&document.json).map_err(status::internal)?;
-            respond::tree(200, &tree, negotiate::Format::Yaml, false)
+            respond::tree(200, &tree, negotiate::Format::Yaml, false)?
         }
         Some(_) if negotiate::pretty(head.param("pretty"), head.user_agent()) => {
             let tree: objects::Tree = serde_json::from_slice(&document.json).map_err(status::internal)?;
-            respond::tree(200, &tree, negotiate::Format::Json, true)
+            respond::tree(200, &tree, negotiate::Format::Json, true)?
         }
         Some(_) => respond::json(200, document.json.clone()),
         None => return Err(status::not_acceptable(&negotiate::FORMATS)),

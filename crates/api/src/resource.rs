@@ -49,9 +49,13 @@ pub(crate) async fn answer<B: Backend>(
     let patch = patch_type(&head, target.verb)?;
     let accepted = negotiate::accept(head.accept().as_deref(), matches!(target.verb, Verb::List | Verb::Watch))?;
     let options = options::read(&head, &target, patch)?;
-    let renderer = Renderer::new(target.kind, target.sub, accepted, &head);
+    let renderer = Renderer::new(target.kind, target.sub, accepted, &head)?;
 
     if target.verb == Verb::Watch {
+        if accepted.format == Format::Yaml {
+            // It has no way to say where one document of a stream ends.
+            return Err(status::form_not_acceptable(&[Format::Json.media_type(), Format::Protobuf.media_type()]));
+        }
         let place = gateway.stream_place()?;
         let timeout = Duration::from_secs(match options.timeout_seconds {
             // Spread over half an hour to an hour, so that the watches of a restarted server do not all
@@ -183,12 +187,11 @@ pub(crate) fn finish<B: Backend>(
     options: request::Options,
     body: request::Body,
 ) -> request::Request {
-    let ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
     // The upper half of one draw and the lower of another are independent of the uid.
     let suffix = gateway.chance();
     request::Request {
         id: RequestId(gateway.chance()),
-        sent: Wall(u64::try_from(ms).unwrap_or(u64::MAX)),
+        sent: wall(),
         user: head.user.clone(),
         verb: target.verb,
         kind: target.kind,
@@ -200,4 +203,10 @@ pub(crate) fn finish<B: Backend>(
         uid: Uid::from_chance(gateway.chance()),
         suffix: u64::try_from(suffix & u128::from(u64::MAX)).unwrap_or(0),
     }
+}
+
+/// The calendar, as this machine believes it.
+pub(crate) fn wall() -> Wall {
+    let ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
+    Wall(u64::try_from(ms).unwrap_or(u64::MAX))
 }

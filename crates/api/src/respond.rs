@@ -2,6 +2,7 @@
 
 use crate::negotiate::{self, Format};
 use crate::port::Refusal;
+use crate::render;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -50,19 +51,19 @@ pub(crate) fn text(code: u16, body: &str) -> Response<Body> {
 }
 
 /// A tree in a format.
-pub(crate) fn tree(code: u16, tree: &Tree, format: Format, pretty: bool) -> Response<Body> {
-    bytes(code, format.media_type(), encode(tree, format, pretty))
-}
-
-/// A tree's bytes in a format.
-pub(crate) fn encode(tree: &Tree, format: Format, pretty: bool) -> Bytes {
-    crate::body::encode(tree, format, pretty)
+///
+/// # Errors
+/// 500 if it cannot be said in that format.
+pub(crate) fn tree(code: u16, tree: &Tree, format: Format, pretty: bool) -> Result<Response<Body>, Refusal> {
+    Ok(bytes(code, format.media_type(), render::encode(tree, format, pretty)?))
 }
 
 /// A refusal, in the best of the formats the client accepts, or in JSON if it accepts none.
 pub(crate) fn refusal(refusal: &Refusal, accept: Option<&str>) -> Response<Body> {
     let format = negotiate::accept(accept, true).map(|a| a.format).unwrap_or_default();
-    let mut r = tree(refusal.code, &refusal.to_tree(), format, false);
+    let status = refusal.to_tree();
+    let mut r = tree(refusal.code, &status, format, false)
+        .unwrap_or_else(|_| json(refusal.code, objects::record::encode(&status)));
     if let Some(seconds) = refusal.details.as_ref().map(|d| d.retry_after_seconds).filter(|s| *s > 0) {
         r.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }

@@ -315,7 +315,7 @@ impl Session {
             unread += piece.len();
         }
         s.inbound_bytes = 0;
-        let open = !(s.peer_finished && s.finished) && !s.broken;
+        let open = !(s.broken || s.peer_finished && s.finished);
         if self.bounds.windows {
             self.grant(id.0, unread);
         }
