@@ -4,7 +4,7 @@
 //! retry of the same request is the same value. What comes back is a [`crate::decision::Decision`].
 
 use crate::Tree;
-use crate::kinds::Kind;
+use crate::kinds::{Home, Kind};
 use crate::rbac::ClusterPolicy;
 pub use crate::record::{Key, Meta, Stored};
 use base::{RequestId, Revision, Uid, Wall};
@@ -163,6 +163,22 @@ pub struct Request {
     pub uid: Uid,
     /// Chance for the suffix of a generated name, and for other random names this write makes.
     pub suffix: u64,
+}
+
+impl Request {
+    /// The namespace whose cell decides this: of the URL or, for a review, of what it asks about (a
+    /// namespace's roles are known in its cell alone). `None` for root's and the registries' own.
+    pub fn decided_in(&self) -> Option<&str> {
+        match (self.kind.home, &self.body) {
+            (Home::Root | Home::Registry, _) => None,
+            (Home::Nowhere, Body::Object { tree, .. }) if self.namespace.is_none() => {
+                let spec = &tree["spec"];
+                let asked = spec["resourceAttributes"]["namespace"].as_str().or(spec["namespace"].as_str());
+                asked.filter(|n| !n.is_empty())
+            }
+            _ => self.namespace.as_deref(),
+        }
+    }
 }
 
 /// What a decision may read: committed state plus the leader's own entries in flight.

@@ -46,7 +46,6 @@ const CREATED_NOT_YET: &[(usize, &str)] = &[
     (37, "defaults and rules of the kind are not here yet"),
     (38, "defaults and rules of the kind are not here yet"),
     (41, "the order in which rules are found is not defined"),
-    (42, "defaults and rules of the kind are not here yet"),
 ];
 
 /// Entries of behaviours.json that a gateway answers before any cell is asked, or that a node answers:

@@ -5,7 +5,7 @@ use base::{Clock, Origin, RequestId, Revision, Uid, Wall};
 use objects::codec;
 use objects::decide::decide;
 use objects::decision::{Decision, Payload};
-use objects::kinds::{self, Home, Kind};
+use objects::kinds::{self, Kind};
 use objects::rbac::{CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ClusterPolicy};
 use objects::record::Key;
 use objects::request::{
@@ -156,11 +156,7 @@ impl Mesh {
     }
 
     fn run(&mut self, request: Request) -> Response {
-        let place = if request.kind.home == Home::Root || request.kind.home == Home::Registry {
-            String::new()
-        } else {
-            request.namespace.as_deref().unwrap_or_default().to_owned()
-        };
+        let place = request.decided_in().unwrap_or_default().to_owned();
         let empty = Cell::default();
         let env = Env { now: self.now, revision: self.clock.last(), config: &self.config };
         let cell = self.cells.get(&place).unwrap_or(&empty);
