@@ -9,7 +9,10 @@ use crate::spiffe::{SpiffeId, label};
 use std::fmt;
 
 /// The extension's object identifier: a random number in the arc that needs no registration (X.667).
-pub const OID: &[u64] = &[2, 25, 6_021_377_384_190_561_733];
+pub const OID: &[u64] = &[2, 25, 1_739_406_127, 1];
+
+// Go's certificate reader, and so kubectl, refuses a certificate with an arc that does not fit 31 bits.
+const _: () = assert!(OID[2] < 1 << 31 && OID[3] < 1 << 31);
 
 /// Names the extension's format, first in its text.
 const FORMAT: &str = "beemesh-issuer/1";
