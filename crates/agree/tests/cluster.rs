@@ -713,7 +713,7 @@ fn run_all(seeds: impl Iterator<Item = u64>, size: usize) {
 }
 
 /// Those of every day, and those that once found something; `SEEDS=from..to` runs others.
-#[allow(clippy::disallowed_methods)] // A knob of the person at the keyboard, not of the machines.
+#[allow(clippy::disallowed_methods, reason = "a knob of the person at the keyboard, not of the machines")]
 fn seeds(every_day: std::ops::Range<u64>, kept: &[u64]) -> Vec<u64> {
     let asked = std::env::var("SEEDS").ok();
     let parsed = asked.as_deref().map(|s| {
