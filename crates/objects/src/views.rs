@@ -25,6 +25,18 @@ pub fn stored_kind(kind: &'static Kind) -> &'static Kind {
     if is_view(kind) { crate::kinds::by_storage(kind.storage).unwrap_or(kind) } else { kind }
 }
 
+/// A selectable field's name in the stored version: what headers know it by.
+pub fn stored_field(kind: &Kind, field: &str) -> String {
+    if kind.group != "events.k8s.io" {
+        return field.to_owned();
+    }
+    match field.split_once('.') {
+        Some(("regarding", rest)) => format!("involvedObject.{rest}"),
+        _ if field == "reportingController" => "reportingComponent".to_owned(),
+        _ => field.to_owned(),
+    }
+}
+
 /// An object in its storage version, from the version a client wrote.
 pub fn to_storage(kind: &Kind, tree: Tree) -> Tree {
     match (kind.group, kind.version, kind.kind) {
@@ -238,6 +250,16 @@ mod tests {
         assert_eq!(view["regarding"], json!({"name":"p"}));
         assert_eq!((&view["note"], &view["deprecatedCount"]), (&json!("m"), &json!(2)));
         assert_eq!(event_to_core(view), core);
+    }
+
+    #[test]
+    fn a_field_is_selected_by_its_name_in_either_group() {
+        let of =
+            |group: &str, field: &str| crate::kinds::by_resource(group, "v1", "events").map(|k| stored_field(k, field));
+        assert_eq!(of("events.k8s.io", "regarding.name").as_deref(), Some("involvedObject.name"));
+        assert_eq!(of("events.k8s.io", "reportingController").as_deref(), Some("reportingComponent"));
+        assert_eq!(of("events.k8s.io", "reason").as_deref(), Some("reason"));
+        assert_eq!(of("", "involvedObject.name").as_deref(), Some("involvedObject.name"));
     }
 
     #[test]

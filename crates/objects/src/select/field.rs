@@ -2,6 +2,7 @@
 
 use crate::kinds::Kind;
 use crate::status::quote;
+use crate::views;
 
 /// A parsed field selector. All its terms must hold; none means everything.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -11,12 +12,12 @@ pub struct FieldSelector {
 }
 
 impl FieldSelector {
-    /// Parses a selector and checks that the kind knows its fields.
+    /// Parses a selector and checks that the kind knows its fields, which become the stored version's.
     ///
     /// # Errors
     /// The text of a 400, as the API server words it.
     pub fn parse(text: &str, kind: &Kind) -> Result<FieldSelector, String> {
-        let s = FieldSelector::parse_any(text)?;
+        let mut s = FieldSelector::parse_any(text)?;
         let own = kind.rules.selectable();
         for (field, ..) in &s.terms {
             if field == "metadata.name" || field == "metadata.namespace" || own.contains(&field.as_str()) {
@@ -30,6 +31,9 @@ impl FieldSelector {
                 (false, "Job") => format!("field label {} not supported for Job", quote(field)),
                 (false, _) => format!("field label not supported: {field}"),
             });
+        }
+        for (field, ..) in &mut s.terms {
+            *field = views::stored_field(kind, field);
         }
         Ok(s)
     }
