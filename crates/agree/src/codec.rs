@@ -111,6 +111,10 @@ impl<'a> Reader<'a> {
         Ok(*chunk)
     }
 
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        self.take()
+    }
+
     pub(crate) fn u8(&mut self) -> Result<u8, DecodeError> {
         self.take().map(u8::from_le_bytes)
     }

@@ -35,7 +35,9 @@ extern crate alloc;
 extern crate std;
 
 pub mod cell;
+pub mod closed;
 mod codec;
+pub mod descriptor;
 pub mod heartbeat;
 pub mod log;
 pub mod raft;

@@ -53,6 +53,8 @@ struct Node {
     /// Its clock: steady = start + time * rate / 1000.
     start: u64,
     rate: u64,
+    /// How far its calendar lies ahead, in milliseconds.
+    ahead: u64,
 }
 
 struct Up {
@@ -168,7 +170,8 @@ impl World {
         };
         for _ in 0..size {
             let (start, rate) = (world.chance.below(1 << 40), world.chance.range(960, 1_041));
-            world.nodes.push(Node { boot: 0, up: None, log: Vec::new(), start, rate });
+            let ahead = world.chance.below(900);
+            world.nodes.push(Node { boot: 0, up: None, log: Vec::new(), start, rate, ahead });
         }
         (0..size).for_each(|n| world.start(n));
         world.at(1_000_000, Event::Client);
@@ -184,7 +187,7 @@ impl World {
     fn clock(&self, node: usize) -> Now {
         let n = &self.nodes[node];
         let mono = Time(n.start + self.now / 1_000 * n.rate);
-        Now { mono, wall: Wall(WALL + self.now / 1_000_000) }
+        Now { mono, wall: Wall(WALL + n.ahead + self.now / 1_000_000) }
     }
 
     fn start(&mut self, node: usize) {
