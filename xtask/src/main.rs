@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 mod arrows;
+mod descriptions;
 mod fix;
 mod length;
 mod links;
@@ -37,11 +38,14 @@ enum Chore {
     Arrows,
     /// Derive data/schema.json from Kubernetes' OpenAPI documents, protobuf layouts and Go struct tags.
     Schema(schema::Args),
+    /// Extract data/descriptions.json.z from the sources of the k8s-openapi crate.
+    Descriptions(descriptions::Args),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().chore {
         Chore::Schema(args) => schema::run(&args),
+        Chore::Descriptions(args) => descriptions::run(&args),
         Chore::Verify { quick } => verify::run(quick),
         Chore::Fix => fix::run(),
         Chore::Arrows => {

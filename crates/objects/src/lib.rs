@@ -13,6 +13,7 @@ pub mod codec;
 pub mod decide;
 pub mod decision;
 pub mod kinds;
+pub mod openapi;
 mod owned;
 pub mod patch;
 pub mod rbac;

@@ -322,6 +322,7 @@ fn openapi_facts(p: &Value, row: &mut FieldRow) -> Result<()> {
         Some(other) => bail!("unknown list type {other}"),
     };
     row.atomic = p["x-kubernetes-map-type"] == "atomic";
+    row.granular = p["x-kubernetes-map-type"] == "granular";
     row.patch_strategy = p["x-kubernetes-patch-strategy"].as_str().unwrap_or("").to_owned();
     row.merge_key = p["x-kubernetes-patch-merge-key"].as_str().unwrap_or("").to_owned();
     // Most defaults there are Go zero values and mean nothing but that there is no `omitempty`.

@@ -24,6 +24,8 @@ pub(super) struct FieldRow {
     pub(super) list: Option<Vec<String>>,
     #[serde(rename = "a", skip_serializing_if = "is_false")]
     pub(super) atomic: bool,
+    #[serde(rename = "g", skip_serializing_if = "is_false")]
+    pub(super) granular: bool,
     #[serde(rename = "s", skip_serializing_if = "String::is_empty")]
     pub(super) patch_strategy: String,
     #[serde(rename = "k", skip_serializing_if = "String::is_empty")]

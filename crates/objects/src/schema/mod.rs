@@ -27,10 +27,13 @@ pub struct Schema {
     kinds: BTreeMap<(String, String, String), TypeId>,
 }
 
+/// The table as compiled in.
+pub(crate) const FACTS: &[u8] = include_bytes!("../../../../data/schema.json");
+
 /// The types of Kubernetes 1.37's stable groups and of the API's own conversation (Status,
 /// DeleteOptions, Table, WatchEvent, …). Read once, in about five milliseconds and under one megabyte.
 pub fn builtin() -> &'static Schema {
-    static BUILTIN: LazyLock<Schema> = LazyLock::new(|| read::table(include_bytes!("../../../../data/schema.json")));
+    static BUILTIN: LazyLock<Schema> = LazyLock::new(|| read::table(FACTS));
     &BUILTIN
 }
 
@@ -249,6 +252,9 @@ pub struct Field {
     pub list: ListKind,
     /// For maps and structs: `x-kubernetes-map-type: atomic` on this use.
     pub atomic: bool,
+    /// `x-kubernetes-map-type: granular` on this use: not atomic although its type is (a
+    /// PersistentVolume's `claimRef`).
+    pub granular: bool,
     /// Strategic merge.
     pub patch: PatchRule,
     /// A default the schema itself carries and that counts (list-map keys such as `protocol`); Go's zero

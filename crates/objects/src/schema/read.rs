@@ -2,7 +2,7 @@
 //!
 //! A field's keys there: `n` name, `t` type, `p` protobuf number, `v` numbers on the way to it, `z` what
 //! becomes of the zero value (`k` kept, `n` null, `w` written, dropped if left out), `r` required, `l` list-map
-//! keys (empty for a set), `a` atomic, `s` patch strategy, `k` merge key, `d` default, `e` enum. A
+//! keys (empty for a set), `a` atomic, `g` granular, `s` patch strategy, `k` merge key, `d` default, `e` enum. A
 //! type's: `p` protobuf message, `a` atomic, `f` fields. A type word is a scalar's, `any`, `[]`, `[w]` or
 //! `{}` before the item's (list, wrapped list, map), or a struct's name.
 
@@ -47,6 +47,8 @@ struct FieldRow<'a> {
     l: Option<Vec<String>>,
     #[serde(default)]
     a: bool,
+    #[serde(default)]
+    g: bool,
     #[serde(default, borrow)]
     s: Cow<'a, str>,
     #[serde(default, borrow)]
@@ -116,6 +118,7 @@ impl Builder {
                 Some(keys) => ListKind::Map(keys),
             },
             atomic: f.a,
+            granular: f.g,
             patch: PatchRule {
                 merge: f.s.split(',').any(|s| s == "merge"),
                 replace: f.s.split(',').any(|s| s == "replace"),

@@ -69,6 +69,8 @@ fn atomic_maps_and_structs_are_known() {
     assert!(field(s, "io.k8s.api.core.v1.PodSpec", "nodeSelector").atomic);
     let selector = s.by_name("io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector").unwrap();
     assert!(s.object(selector).unwrap().atomic);
+    let claim = field(s, "io.k8s.api.core.v1.PersistentVolumeSpec", "claimRef");
+    assert!(claim.granular && s.object(claim.ty).unwrap().atomic);
 }
 
 #[test]

@@ -42,10 +42,11 @@ impl<'s> Place<'s> {
     pub(super) fn shape(self, schema: &'s Schema) -> Shape<'s> {
         let Place::Typed { ty, field } = self else { return Shape::Deduced };
         let atomic = field.is_some_and(|f| f.atomic);
+        let granular = field.is_some_and(|f| f.granular);
         let inner = |ty: TypeId| Place::Typed { ty, field: None };
         match schema.get(ty) {
             Type::Scalar(s) => Shape::Scalar(*s),
-            Type::Object(ty) => Shape::Struct { ty, atomic: atomic || ty.atomic },
+            Type::Object(ty) => Shape::Struct { ty, atomic: atomic || (ty.atomic && !granular) },
             Type::Map { value } => Shape::Map { value: inner(*value), atomic },
             Type::List { item, .. } => Shape::List { item: inner(*item), kind: field.map_or(&ATOMIC, |f| &f.list) },
             Type::Any | Type::SchemaOr { .. } => Shape::Any,
