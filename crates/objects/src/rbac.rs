@@ -3,11 +3,14 @@
 //! Cluster roles and their bindings are made ready once per change of the bundle ([`ClusterPolicy`]);
 //! a namespace's roles and bindings are read from its cell. Permissions only add up: there is no deny.
 
+mod aggregation;
+mod escalation;
+
+pub use aggregation::{aggregate, aggregated, reaggregated};
+pub use escalation::check_escalation;
+
 use crate::Tree;
-use crate::kinds::Kind;
-use crate::record::Stored;
 use crate::request::{Request, User, Verb, View};
-use crate::select::LabelSelector;
 use crate::status::{Status, quote};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -145,52 +148,6 @@ impl Rule {
             && (self.resource_names.is_empty() || self.resource_names.contains(&a.name))
     }
 
-    /// Whether everything this single-valued rule allows is allowed by `owner`.
-    fn covered_by(&self, owner: &Rule) -> bool {
-        let all = |ours: &[String], theirs: &[String]| ours.iter().all(|x| has(theirs, x));
-        if !self.non_resource_urls.is_empty() {
-            return all(&self.verbs, &owner.verbs)
-                && self.non_resource_urls.iter().all(|u| owner.non_resource_urls.iter().any(|o| path_matches(o, u)));
-        }
-        all(&self.verbs, &owner.verbs)
-            && all(&self.api_groups, &owner.api_groups)
-            && self.resources.iter().all(|r| {
-                let (res, sub) = r.split_once('/').unwrap_or((r, ""));
-                owner.resources.iter().any(|o| o == r || resource_matches(o, res, sub))
-            })
-            && (owner.resource_names.is_empty()
-                || (!self.resource_names.is_empty()
-                    && self.resource_names.iter().all(|n| owner.resource_names.contains(n))))
-    }
-
-    /// The rule as single-valued ones, so that several of an owner's rules together may cover it.
-    fn broken_down(&self) -> Vec<Rule> {
-        let mut out = Vec::new();
-        for verb in &self.verbs {
-            for url in &self.non_resource_urls {
-                out.push(Rule { verbs: vec![verb.clone()], non_resource_urls: vec![url.clone()], ..Rule::default() });
-            }
-            for group in &self.api_groups {
-                for res in &self.resources {
-                    let names: Vec<Vec<String>> = match self.resource_names.as_slice() {
-                        [] => vec![vec![]],
-                        names => names.iter().map(|n| vec![n.clone()]).collect(),
-                    };
-                    for resource_names in names {
-                        out.push(Rule {
-                            verbs: vec![verb.clone()],
-                            api_groups: vec![group.clone()],
-                            resources: vec![res.clone()],
-                            resource_names,
-                            non_resource_urls: vec![],
-                        });
-                    }
-                }
-            }
-        }
-        out
-    }
-
     /// As a tree for a review's answer, empty lists left out.
     pub fn to_tree(&self) -> Tree {
         let mut m = crate::Map::new();
@@ -206,24 +163,6 @@ impl Rule {
             }
         }
         Tree::Object(m)
-    }
-
-    /// As Kubernetes prints it in an escalation error: `{APIGroups:[""], Resources:["pods"], Verbs:["get"]}`.
-    fn compact(&self) -> String {
-        let list = |v: &[String]| v.iter().map(|s| quote(s)).collect::<Vec<_>>().join(", ");
-        let mut parts = Vec::new();
-        for (k, v) in [
-            ("APIGroups", &self.api_groups),
-            ("Resources", &self.resources),
-            ("NonResourceURLs", &self.non_resource_urls),
-            ("ResourceNames", &self.resource_names),
-            ("Verbs", &self.verbs),
-        ] {
-            if !v.is_empty() {
-                parts.push(format!("{k}:[{}]", list(v)));
-            }
-        }
-        format!("{{{}}}", parts.join(", "))
     }
 }
 
@@ -324,73 +263,6 @@ impl ClusterPolicy {
     }
 }
 
-/// The rules a ClusterRole's `aggregationRule` gives it, in order of the selected roles' names, each once;
-/// `None` if it has no such rule.
-pub fn aggregated(role: &Tree, all: &[&Tree]) -> Option<Vec<Rule>> {
-    let selectors: Vec<LabelSelector> = items(role.get("aggregationRule")?.get("clusterRoleSelectors")?)
-        .iter()
-        .filter_map(|s| LabelSelector::from_tree(s).ok())
-        .collect();
-    let own = role["metadata"]["name"].as_str();
-    let mut chosen: Vec<&Tree> = all
-        .iter()
-        .copied()
-        .filter(|r| r["metadata"]["name"].as_str() != own)
-        .filter(|r| selectors.iter().any(|s| s.matches_tree(&r["metadata"]["labels"])))
-        .collect();
-    chosen.sort_by_key(|r| r["metadata"]["name"].as_str().unwrap_or_default());
-    let mut out: Vec<Rule> = Vec::new();
-    for rule in chosen.into_iter().flat_map(Rule::all) {
-        if !out.contains(&rule) {
-            out.push(rule);
-        }
-    }
-    Some(out)
-}
-
-/// Other cluster roles that a change of one (`old` to `new`) makes different, because they aggregate it:
-/// each with its rules as they become. They change in the same entry, so that no role is ever seen
-/// without what it aggregates.
-pub fn reaggregated(view: &dyn View, old: Option<&Tree>, new: Option<&Tree>) -> Vec<(Stored, Tree)> {
-    let name = |t: &Tree| t["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    let Some(changed) = new.or(old).map(name) else { return Vec::new() };
-    let stored: Vec<Stored> = view.list(CLUSTER_ROLE, None).map(|(_, s)| s).collect();
-    let trees: Vec<Tree> = stored.iter().map(Stored::tree).collect();
-    let all: Vec<&Tree> = trees.iter().filter(|t| name(t) != changed).chain(new).collect();
-    let concerned = |role: &Tree| {
-        let selectors = items(&role["aggregationRule"]["clusterRoleSelectors"]);
-        let chosen = |t: &Tree| {
-            selectors
-                .iter()
-                .filter_map(|s| LabelSelector::from_tree(s).ok())
-                .any(|s| s.matches_tree(&t["metadata"]["labels"]))
-        };
-        old.is_some_and(chosen) || new.is_some_and(chosen)
-    };
-    let mut out = Vec::new();
-    for (stored, role) in stored.iter().zip(&trees).filter(|(_, t)| name(t) != changed && concerned(t)) {
-        let Some(rules) = aggregated(role, &all) else { continue };
-        if rules != Rule::all(role) {
-            let mut role = role.clone();
-            role["rules"] = Tree::Array(rules.iter().map(Rule::to_tree).collect());
-            out.push((stored.clone(), role));
-        }
-    }
-    out
-}
-
-/// Gives a cluster role that aggregates its rules, whatever was sent as such.
-pub fn aggregate(view: &dyn View, role: &mut Tree) {
-    if !role["aggregationRule"].is_object() {
-        return;
-    }
-    let trees: Vec<Tree> = view.list(CLUSTER_ROLE, None).map(|(_, s)| s.tree()).collect();
-    let all: Vec<&Tree> = trees.iter().collect();
-    if let Some(rules) = aggregated(role, &all) {
-        role["rules"] = Tree::Array(rules.iter().map(Rule::to_tree).collect());
-    }
-}
-
 /// Whether a user may do this, by RBAC as the view knows it. `namespace` rules come from the view's own
 /// cell, so a namespace's requests must be asked of its cell.
 pub fn allowed(user: &User, a: &Attributes, view: &dyn View) -> bool {
@@ -476,98 +348,6 @@ fn rules_of_ref(role_ref: &Tree, view: &dyn View) -> Vec<Rule> {
         Some("ClusterRole") => view.shared().policy().role(name).map(<[Rule]>::to_vec).unwrap_or_default(),
         _ => view.get(ROLE, name).map(|s| Rule::all(&s.tree())).unwrap_or_default(),
     }
-}
-
-/// Escalation: a role may be written, and a role bound, only by who has all it gives, or may `escalate`
-/// (`bind`). `new` and `old` are the objects of an RBAC write, after defaulting.
-///
-/// # Errors
-/// 403 naming every permission that is missing.
-pub fn check_escalation(
-    kind: &Kind,
-    new: &Tree,
-    old: Option<&Tree>,
-    user: &User,
-    namespace: &str,
-    view: &dyn View,
-) -> Result<(), Box<Status>> {
-    if kind.group != "rbac.authorization.k8s.io" || user.groups.iter().any(|g| g == "system:masters") {
-        return Ok(());
-    }
-    let name = new["metadata"]["name"].as_str().unwrap_or_default();
-    let may = |verb: &str, resource: &str, name: &str| {
-        let a = Attributes {
-            verb: verb.into(),
-            namespace: namespace.into(),
-            group: kind.group.into(),
-            resource: resource.into(),
-            name: name.into(),
-            ..Attributes::default()
-        };
-        allowed(user, &a, view)
-    };
-    let wanted = match kind.kind {
-        "Role" | "ClusterRole" => {
-            if old.is_some_and(|o| o["rules"] == new["rules"] && o.get("aggregationRule") == new.get("aggregationRule"))
-                || may("escalate", kind.plural, name)
-            {
-                return Ok(());
-            }
-            if kind.kind == "ClusterRole" && new.get("aggregationRule").is_some_and(|a| !a.is_null()) {
-                // Whoever aggregates may come to have anything: Kubernetes asks for everything.
-                vec![
-                    Rule {
-                        verbs: vec!["*".into()],
-                        api_groups: vec!["*".into()],
-                        resources: vec!["*".into()],
-                        ..Rule::default()
-                    },
-                    Rule { verbs: vec!["*".into()], non_resource_urls: vec!["*".into()], ..Rule::default() },
-                ]
-            } else {
-                Rule::all(new)
-            }
-        }
-        _ => {
-            if old.is_some_and(|o| o["roleRef"] == new["roleRef"] && o["subjects"] == new["subjects"]) {
-                return Ok(());
-            }
-            let role = new["roleRef"]["name"].as_str().unwrap_or_default();
-            let plural = if new["roleRef"]["kind"].as_str() == Some("ClusterRole") { "clusterroles" } else { "roles" };
-            if may("bind", plural, role) {
-                return Ok(());
-            }
-            rules_of_ref(&new["roleRef"], view)
-        }
-    };
-    let have = rules_for(user, namespace, view);
-    let mut missing: Vec<Rule> = Vec::new();
-    for one in wanted.iter().flat_map(Rule::broken_down) {
-        if !have.iter().any(|h| one.covered_by(h)) {
-            // Verbs missing on the same thing are told together.
-            match missing.iter_mut().find(|m| {
-                m.api_groups == one.api_groups
-                    && m.resources == one.resources
-                    && m.resource_names == one.resource_names
-                    && m.non_resource_urls == one.non_resource_urls
-            }) {
-                Some(m) => m.verbs.extend(one.verbs),
-                None => missing.push(one),
-            }
-        }
-    }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let mut lines: Vec<String> = missing.iter().map(Rule::compact).collect();
-    lines.sort();
-    let groups = user.groups.iter().map(|g| quote(g)).collect::<Vec<_>>().join(" ");
-    let why = format!(
-        "user {} (groups=[{groups}]) is attempting to grant RBAC permissions not currently held:\n{}",
-        quote(&user.name),
-        lines.join("\n")
-    );
-    Err(Box::new(Status::forbidden(kind, name, &why)))
 }
 
 fn items(v: &Tree) -> &[Tree] {
@@ -657,34 +437,5 @@ mod tests {
             ask("list", "apps", "deployments", "", "").refusal(&user),
             r#"User "nobody" cannot list resource "deployments" in API group "apps" at the cluster scope"#
         );
-    }
-
-    #[test]
-    fn aggregation_collects_the_selected_roles_rules_once() {
-        let view = json!({"metadata":{"name":"view"},"aggregationRule":{"clusterRoleSelectors":[{"matchLabels":{"to":"view"}}]},"rules":[]});
-        let b = json!({"metadata":{"name":"b","labels":{"to":"view"}},"rules":[{"verbs":["get"],"apiGroups":[""],"resources":["pods"]}]});
-        let a = json!({"metadata":{"name":"a","labels":{"to":"view"}},"rules":[{"verbs":["get"],"apiGroups":[""],"resources":["pods"]},{"verbs":["list"],"apiGroups":[""],"resources":["pods"]}]});
-        let c = json!({"metadata":{"name":"c"},"rules":[{"verbs":["*"],"apiGroups":[""],"resources":["secrets"]}]});
-        let binding = json!({"roleRef":{"kind":"ClusterRole","name":"view"},"subjects":[{"kind":"Group","name":"g"}]});
-        let p = ClusterPolicy::new([&view, &b, &a, &c].into_iter(), [&binding].into_iter());
-        assert_eq!(p.role("view").map(<[Rule]>::len), Some(2));
-        let user = User { name: "u".into(), groups: vec!["g".into()], ..User::default() };
-        assert!(p.rules(&user).any(|r| r.allows(&ask("list", "", "pods", "", ""))));
-        assert!(!p.rules(&user).any(|r| r.allows(&ask("get", "", "secrets", "", ""))));
-    }
-
-    #[test]
-    fn a_rule_is_covered_only_by_rules_as_wide() {
-        let cases = [
-            (rule(&["get"], &[""], &["pods"], &["a"]), rule(&["*"], &[""], &["pods"], &[]), true),
-            (rule(&["get"], &[""], &["pods"], &[]), rule(&["get"], &[""], &["pods"], &["a"]), false),
-            (rule(&["*"], &[""], &["pods"], &[]), rule(&["get"], &[""], &["pods"], &[]), false),
-            (rule(&["get"], &[""], &["pods/log"], &[]), rule(&["get"], &[""], &["pods"], &[]), false),
-            (rule(&["get"], &[""], &["pods/log"], &[]), rule(&["get"], &[""], &["*/log"], &[]), true),
-            (rule(&["get"], &["*"], &["pods"], &[]), rule(&["get"], &[""], &["pods"], &[]), false),
-        ];
-        for (ours, theirs, want) in cases {
-            assert_eq!(ours.covered_by(&theirs), want, "{ours:?} {theirs:?}");
-        }
     }
 }
