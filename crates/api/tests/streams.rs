@@ -132,7 +132,11 @@ async fn channels(ws: &mut WebSocketStream<Wire>, base64: bool) -> std::collecti
     let mut out: std::collections::BTreeMap<u8, Vec<u8>> = Default::default();
     while let Some(Ok(m)) = ws.next().await {
         match m {
-            Message::Close(_) => break,
+            // Without a code, client-go takes the end for a failure.
+            Message::Close(frame) => {
+                assert_eq!(frame.map(|f| u16::from(f.code)), Some(1000));
+                break;
+            }
             Message::Text(t) if base64 => {
                 let data = base64::engine::general_purpose::STANDARD.decode(&t.as_bytes()[1..]).unwrap();
                 out.entry(t.as_bytes()[0] - b'0').or_default().extend(data);

@@ -1,6 +1,7 @@
 //! A WebSocket as a stream of bytes: binary messages, one after another. kubectl's port-forward carries
 //! SPDY in it (`SPDY/3.1+portforward.k8s.io`, KEP-4006).
 
+use super::websocket::normal;
 use bytes::{Buf, Bytes};
 use futures_util::{Sink, Stream};
 use std::io;
@@ -15,11 +16,13 @@ pub(crate) struct Tunnel<T> {
     socket: WebSocketStream<T>,
     /// Of the message being read, what is not read yet.
     rest: Bytes,
+    /// The close has been sent.
+    closed: bool,
 }
 
 impl<T> Tunnel<T> {
     pub(crate) fn new(socket: WebSocketStream<T>) -> Tunnel<T> {
-        Tunnel { socket, rest: Bytes::new() }
+        Tunnel { socket, rest: Bytes::new(), closed: false }
     }
 }
 
@@ -63,6 +66,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Tunnel<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.closed {
+            ready!(Pin::new(&mut self.socket).poll_ready(cx)).map_err(io_error)?;
+            self.closed = true;
+            Pin::new(&mut self.socket).start_send(Message::Close(Some(normal()))).map_err(io_error)?;
+        }
         Pin::new(&mut self.socket).poll_close(cx).map_err(io_error)
     }
 }

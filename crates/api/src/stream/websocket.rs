@@ -13,6 +13,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 /// A channel protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -141,6 +143,7 @@ impl Channels {
                 }
             }
             // Every channel is done: an orderly end.
+            let _ = sink.send(Message::Close(Some(normal()))).await;
             let _ = sink.close().await;
         });
         Channels { messages, protocol }
@@ -169,6 +172,11 @@ impl Channels {
         });
         near
     }
+}
+
+/// The close that says that all is well. Without a code, client-go takes the end for a failure.
+pub(crate) fn normal() -> CloseFrame {
+    CloseFrame { code: CloseCode::Normal, reason: "".into() }
 }
 
 /// Hands on what the client sends, until it closes. A channel whose reader is gone is passed over.
