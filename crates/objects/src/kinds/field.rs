@@ -189,6 +189,11 @@ pub fn too_many(path: &Path<'_>, actual: usize, max: usize) -> FieldError {
     error("FieldValueTooMany", path, "Too many", Some(actual.to_string()), &format!("must have at most {max} {unit}"))
 }
 
+/// Something that cannot be told further.
+pub fn internal(path: &Path<'_>, detail: &str) -> FieldError {
+    error("InternalError", path, "Internal error", None, detail)
+}
+
 /// "field is immutable".
 pub const IMMUTABLE: &str = "field is immutable";
 /// "must be greater than or equal to 0".

@@ -1,6 +1,6 @@
 //! Metadata: the rules every kind's objects share.
 
-use super::field::{self, Path};
+use super::field::{self, Path, Shown};
 use super::names::{self, NameRule};
 use super::tree::{Fields, text};
 use super::{FieldError, Kind};
@@ -46,6 +46,16 @@ pub fn validate_at(meta: &Tree, path: &Path<'_>, rule: NameRule, namespaced: boo
     owner_references(meta, &path.child("ownerReferences"), errs);
     finalizers(meta, &path.child("finalizers"), errs);
     managed_fields(meta, &path.child("managedFields"), errs);
+    standard_finalizers(meta, &path.child("finalizers"), errs);
+}
+
+fn standard_finalizers(meta: &Tree, path: &Path<'_>, errs: &mut Vec<FieldError>) {
+    for (i, name) in meta.list("finalizers").iter().map(text).enumerate() {
+        if !name.contains('/') && !["kubernetes", "orphan", "foregroundDeletion"].contains(&name) {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            errs.push(field::invalid(&path.index(i), name, detail));
+        }
+    }
 }
 
 /// Checks the metadata of a change.
@@ -85,6 +95,7 @@ pub fn validate_update(new: &Tree, old: &Tree, errs: &mut Vec<FieldError>) {
     annotations(new.at("annotations"), &path.child("annotations"), errs);
     owner_references(new, &path.child("ownerReferences"), errs);
     managed_fields(new, &path.child("managedFields"), errs);
+    standard_finalizers(new, &path.child("finalizers"), errs);
 }
 
 /// Checks labels, by key.
@@ -123,14 +134,16 @@ fn owner_references(meta: &Tree, path: &Path<'_>, errs: &mut Vec<FieldError>) {
             }
         }
         if version == "v1" && owner.text("kind") == "Event" {
-            errs.push(field::invalid(&at, owner, "/v1, Kind=Event is disallowed from being an owner"));
+            let shown = InGo(std::slice::from_ref(owner)).shown();
+            let shown = Raw(shown.trim_start_matches('[').trim_end_matches(']').to_owned());
+            errs.push(field::invalid(&at, shown, "/v1, Kind=Event is disallowed from being an owner"));
         }
         if owner.flag("controller") {
             let this = format!("{}/{}", owner.text("kind"), owner.text("name"));
             match &controller {
                 Some(first) => errs.push(field::invalid(
                     path,
-                    meta.at("ownerReferences"),
+                    InGo(meta.list("ownerReferences")),
                     &format!(
                         "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
                     ),
@@ -138,6 +151,35 @@ fn owner_references(meta: &Tree, path: &Path<'_>, errs: &mut Vec<FieldError>) {
                 None => controller = Some(this),
             }
         }
+    }
+}
+
+/// Owner references as Go prints them: fields in the order they are declared.
+struct InGo<'a>(&'a [Tree]);
+impl Shown for InGo<'_> {
+    fn shown(&self) -> String {
+        let order = ["apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"];
+        let one = |owner: &Tree| {
+            let parts: Vec<String> = order
+                .iter()
+                .enumerate()
+                .filter(|(i, name)| *i < 4 || owner.has(name))
+                .map(|(i, name)| {
+                    let value = if i < 4 { owner.text(name).into() } else { owner.at(name).clone() };
+                    format!("\"{name}\":{}", field::go_json(&value))
+                })
+                .collect();
+            format!("{{{}}}", parts.join(","))
+        };
+        format!("[{}]", self.0.iter().map(one).collect::<Vec<_>>().join(","))
+    }
+}
+
+/// A value already in its printed form.
+struct Raw(String);
+impl Shown for Raw {
+    fn shown(&self) -> String {
+        self.0.clone()
     }
 }
 
@@ -186,4 +228,9 @@ pub fn field_manager(name: &str, path: &Path<'_>, errs: &mut Vec<FieldError>) {
             errs.push(field::invalid(path, name, &detail));
         }
     }
+}
+
+/// Checks metadata once more as on create, which Kubernetes does on the update of many kinds.
+pub fn again(obj: &Tree, rule: NameRule, namespaced: bool, errs: &mut Vec<FieldError>) {
+    validate_at(obj.at("metadata"), &METADATA, rule, namespaced, errs);
 }

@@ -2,21 +2,36 @@
 //!
 //! A request to write goes through a kind's rules in this order, each a pure function: [`Rules::default`],
 //! [`prepare_create`] or [`prepare_update`], (admission), [`validate_create`] or [`validate_update`],
-//! [`Rules::warnings`]. Where a kind has several versions each version's rules see that version;
-//! [`Rules::to_storage`] and [`Rules::from_storage`] lead to and from the stored form.
+//! [`Rules::warnings`]. Where a kind has several versions each version's rules see that version.
 //!
 //! Wording and order of errors are those of Kubernetes 1.37, since people and tools search for them.
 
 use crate::Tree;
 
+pub mod address;
+pub mod batch;
+pub mod claim;
+pub mod configmap;
+pub mod endpoints;
+pub mod event;
 pub mod field;
 pub mod meta;
 pub mod names;
+pub mod namespace;
+pub mod node;
+pub mod pod;
+pub mod quota;
+pub mod rbac;
+pub mod resources;
 mod rows;
+pub mod selector;
+pub mod service;
+pub mod small;
 pub mod tree;
+pub mod workload;
 
 pub use names::NameRule;
-pub use rows::KINDS;
+pub use rows::{BODIES, KINDS};
 
 /// Which cell an object of a kind belongs to (architecture: cells `root`, one registry per hive, one per
 /// namespace).
@@ -101,9 +116,9 @@ pub fn by_resource(group: &str, version: &str, plural: &str) -> Option<&'static 
     KINDS.iter().find(|k| k.plural == plural && k.group == group && k.version == version)
 }
 
-/// The kind of an object, served or not.
+/// The kind of an object or of a subresource's body, served or not.
 pub fn by_kind(group: &str, version: &str, kind: &str) -> Option<&'static Kind> {
-    KINDS.iter().find(|k| k.kind == kind && k.group == group && k.version == version)
+    KINDS.iter().chain(BODIES).find(|k| k.kind == kind && k.group == group && k.version == version)
 }
 
 /// The kind of an object by its `apiVersion`, served or not.
@@ -135,7 +150,7 @@ pub fn validate_create(kind: &Kind, obj: &Tree, cx: &Context<'_>) -> Vec<FieldEr
         meta::validate(kind, obj, &mut errs);
     }
     kind.rules.validate(obj, cx, &mut errs);
-    errs
+    each_once(errs)
 }
 
 /// All errors of a change of the object or of `cx.subresource`.
@@ -143,7 +158,18 @@ pub fn validate_update(kind: &Kind, new: &Tree, old: &Tree, cx: &Context<'_>) ->
     let mut errs = Vec::new();
     meta::validate_update(new, old, &mut errs);
     kind.rules.validate_update(new, old, cx, &mut errs);
-    errs
+    each_once(errs)
+}
+
+/// An update checks some things twice, and says each fault once.
+fn each_once(errs: Vec<FieldError>) -> Vec<FieldError> {
+    let mut once: Vec<FieldError> = Vec::with_capacity(errs.len());
+    for error in errs {
+        if !once.contains(&error) {
+            once.push(error);
+        }
+    }
+    once
 }
 
 /// A subresource's row.
@@ -205,14 +231,6 @@ pub trait Rules: Sync {
     /// The value of a selectable field.
     fn select(&self, _obj: &Tree, _field: &str) -> String {
         String::new()
-    }
-    /// The stored form of an object of this version.
-    fn to_storage(&self, obj: Tree) -> Tree {
-        obj
-    }
-    /// This version's form of a stored object.
-    fn from_storage(&self, obj: Tree) -> Tree {
-        obj
     }
 }
 

@@ -1,6 +1,9 @@
 //! The table of kinds: facts as a kube-apiserver 1.37.0 with default settings shows them in discovery.
 
-use super::{Home, Kind, Plain, Subresource};
+use super::{
+    Home, Kind, Plain, Subresource, batch, claim, configmap, endpoints, event, namespace, node, pod, quota, rbac,
+    service, small, workload,
+};
 
 const CRUD: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const CREATE: &[&str] = &["create"];
@@ -53,6 +56,8 @@ pub static KINDS: &[Kind] = &[
         namespaced: true,
         storage: "Binding",
         type_name: "io.k8s.api.core.v1.Binding",
+        served: true,
+        rules: &pod::Binding,
         ..REVIEW
     },
     Kind {
@@ -72,6 +77,8 @@ pub static KINDS: &[Kind] = &[
         short_names: &["cm"],
         storage: "ConfigMap",
         type_name: "io.k8s.api.core.v1.ConfigMap",
+        served: true,
+        rules: &configmap::ConfigMap,
         ..CORE
     },
     Kind {
@@ -81,6 +88,8 @@ pub static KINDS: &[Kind] = &[
         short_names: &["ep"],
         storage: "Endpoints",
         type_name: "io.k8s.api.core.v1.Endpoints",
+        served: true,
+        rules: &endpoints::Endpoints,
         ..CORE
     },
     Kind {
@@ -90,6 +99,8 @@ pub static KINDS: &[Kind] = &[
         short_names: &["ev"],
         storage: "Event",
         type_name: "io.k8s.api.core.v1.Event",
+        served: true,
+        rules: &event::Core,
         ..CORE
     },
     Kind {
@@ -99,6 +110,8 @@ pub static KINDS: &[Kind] = &[
         short_names: &["limits"],
         storage: "LimitRange",
         type_name: "io.k8s.api.core.v1.LimitRange",
+        served: true,
+        rules: &quota::LimitRange,
         ..CORE
     },
     Kind {
@@ -110,6 +123,8 @@ pub static KINDS: &[Kind] = &[
         subresources: &[sub("finalize", &["update"]), STATUS],
         storage: "Namespace",
         type_name: "io.k8s.api.core.v1.Namespace",
+        served: true,
+        rules: &namespace::Namespace,
         ..CLUSTER
     },
     Kind {
@@ -121,6 +136,8 @@ pub static KINDS: &[Kind] = &[
         storage: "Node",
         home: Home::Registry,
         type_name: "io.k8s.api.core.v1.Node",
+        served: true,
+        rules: &node::Node,
         ..CLUSTER
     },
     Kind {
@@ -131,6 +148,7 @@ pub static KINDS: &[Kind] = &[
         subresources: &[STATUS],
         storage: "PersistentVolumeClaim",
         type_name: "io.k8s.api.core.v1.PersistentVolumeClaim",
+        rules: &claim::PersistentVolumeClaim,
         ..CORE
     },
     Kind {
@@ -141,6 +159,7 @@ pub static KINDS: &[Kind] = &[
         subresources: &[STATUS],
         storage: "PersistentVolume",
         type_name: "io.k8s.api.core.v1.PersistentVolume",
+        rules: &claim::PersistentVolume,
         ..CLUSTER
     },
     Kind {
@@ -163,6 +182,8 @@ pub static KINDS: &[Kind] = &[
         ],
         storage: "Pod",
         type_name: "io.k8s.api.core.v1.Pod",
+        served: true,
+        rules: &pod::Pod,
         ..CORE
     },
     Kind {
@@ -171,6 +192,8 @@ pub static KINDS: &[Kind] = &[
         singular: "podtemplate",
         storage: "PodTemplate",
         type_name: "io.k8s.api.core.v1.PodTemplate",
+        served: true,
+        rules: &pod::PodTemplate,
         ..CORE
     },
     Kind {
@@ -182,6 +205,7 @@ pub static KINDS: &[Kind] = &[
         subresources: &[SCALE, STATUS],
         storage: "ReplicationController",
         type_name: "io.k8s.api.core.v1.ReplicationController",
+        rules: &workload::ReplicationController,
         ..CORE
     },
     Kind {
@@ -192,6 +216,8 @@ pub static KINDS: &[Kind] = &[
         subresources: &[STATUS],
         storage: "ResourceQuota",
         type_name: "io.k8s.api.core.v1.ResourceQuota",
+        served: true,
+        rules: &quota::ResourceQuota,
         ..CORE
     },
     Kind {
@@ -200,6 +226,8 @@ pub static KINDS: &[Kind] = &[
         singular: "secret",
         storage: "Secret",
         type_name: "io.k8s.api.core.v1.Secret",
+        served: true,
+        rules: &configmap::Secret,
         ..CORE
     },
     Kind {
@@ -210,6 +238,8 @@ pub static KINDS: &[Kind] = &[
         subresources: &[of("token", ("authentication.k8s.io", "v1", "TokenRequest"), CREATE)],
         storage: "ServiceAccount",
         type_name: "io.k8s.api.core.v1.ServiceAccount",
+        served: true,
+        rules: &namespace::ServiceAccount,
         ..CORE
     },
     Kind {
@@ -221,6 +251,8 @@ pub static KINDS: &[Kind] = &[
         subresources: &[of("proxy", ("", "v1", "ServiceProxyOptions"), PROXY), STATUS],
         storage: "Service",
         type_name: "io.k8s.api.core.v1.Service",
+        served: true,
+        rules: &service::Service,
         ..CORE
     },
     Kind {
@@ -241,6 +273,8 @@ pub static KINDS: &[Kind] = &[
         singular: "controllerrevision",
         storage: "ControllerRevision.apps",
         type_name: "io.k8s.api.apps.v1.ControllerRevision",
+        served: true,
+        rules: &workload::ControllerRevision,
         ..CORE
     },
     Kind {
@@ -253,6 +287,7 @@ pub static KINDS: &[Kind] = &[
         subresources: &[STATUS],
         storage: "DaemonSet.apps",
         type_name: "io.k8s.api.apps.v1.DaemonSet",
+        rules: &workload::DaemonSet,
         ..CORE
     },
     Kind {
@@ -265,6 +300,8 @@ pub static KINDS: &[Kind] = &[
         subresources: &[SCALE, STATUS],
         storage: "Deployment.apps",
         type_name: "io.k8s.api.apps.v1.Deployment",
+        served: true,
+        rules: &workload::Deployment,
         ..CORE
     },
     Kind {
@@ -277,6 +314,8 @@ pub static KINDS: &[Kind] = &[
         subresources: &[SCALE, STATUS],
         storage: "ReplicaSet.apps",
         type_name: "io.k8s.api.apps.v1.ReplicaSet",
+        served: true,
+        rules: &workload::ReplicaSet,
         ..CORE
     },
     Kind {
@@ -289,6 +328,7 @@ pub static KINDS: &[Kind] = &[
         subresources: &[SCALE, STATUS],
         storage: "StatefulSet.apps",
         type_name: "io.k8s.api.apps.v1.StatefulSet",
+        rules: &workload::StatefulSet,
         ..CORE
     },
     Kind {
@@ -299,6 +339,8 @@ pub static KINDS: &[Kind] = &[
         short_names: &["ev"],
         storage: "Event",
         type_name: "io.k8s.api.events.v1.Event",
+        served: true,
+        rules: &event::Events,
         ..CORE
     },
     Kind {
@@ -308,6 +350,8 @@ pub static KINDS: &[Kind] = &[
         singular: "selfsubjectreview",
         storage: "SelfSubjectReview.authentication.k8s.io",
         type_name: "io.k8s.api.authentication.v1.SelfSubjectReview",
+        served: true,
+        rules: &small::Review,
         ..REVIEW
     },
     Kind {
@@ -317,6 +361,8 @@ pub static KINDS: &[Kind] = &[
         singular: "tokenreview",
         storage: "TokenReview.authentication.k8s.io",
         type_name: "io.k8s.api.authentication.v1.TokenReview",
+        served: true,
+        rules: &small::Review,
         ..REVIEW
     },
     Kind {
@@ -327,6 +373,8 @@ pub static KINDS: &[Kind] = &[
         namespaced: true,
         storage: "LocalSubjectAccessReview.authorization.k8s.io",
         type_name: "io.k8s.api.authorization.v1.LocalSubjectAccessReview",
+        served: true,
+        rules: &small::AccessReview { subject: true },
         ..REVIEW
     },
     Kind {
@@ -336,6 +384,8 @@ pub static KINDS: &[Kind] = &[
         singular: "selfsubjectaccessreview",
         storage: "SelfSubjectAccessReview.authorization.k8s.io",
         type_name: "io.k8s.api.authorization.v1.SelfSubjectAccessReview",
+        served: true,
+        rules: &small::AccessReview { subject: false },
         ..REVIEW
     },
     Kind {
@@ -345,6 +395,8 @@ pub static KINDS: &[Kind] = &[
         singular: "selfsubjectrulesreview",
         storage: "SelfSubjectRulesReview.authorization.k8s.io",
         type_name: "io.k8s.api.authorization.v1.SelfSubjectRulesReview",
+        served: true,
+        rules: &small::Review,
         ..REVIEW
     },
     Kind {
@@ -354,6 +406,8 @@ pub static KINDS: &[Kind] = &[
         singular: "subjectaccessreview",
         storage: "SubjectAccessReview.authorization.k8s.io",
         type_name: "io.k8s.api.authorization.v1.SubjectAccessReview",
+        served: true,
+        rules: &small::AccessReview { subject: true },
         ..REVIEW
     },
     Kind {
@@ -391,6 +445,7 @@ pub static KINDS: &[Kind] = &[
         subresources: &[STATUS],
         storage: "CronJob.batch",
         type_name: "io.k8s.api.batch.v1.CronJob",
+        rules: &batch::CronJob,
         ..CORE
     },
     Kind {
@@ -402,6 +457,7 @@ pub static KINDS: &[Kind] = &[
         subresources: &[STATUS],
         storage: "Job.batch",
         type_name: "io.k8s.api.batch.v1.Job",
+        rules: &batch::Job,
         ..CORE
     },
     Kind {
@@ -502,6 +558,8 @@ pub static KINDS: &[Kind] = &[
         singular: "clusterrolebinding",
         storage: "ClusterRoleBinding.rbac.authorization.k8s.io",
         type_name: "io.k8s.api.rbac.v1.ClusterRoleBinding",
+        served: true,
+        rules: &rbac::Binding { namespaced: false },
         ..CLUSTER
     },
     Kind {
@@ -511,6 +569,8 @@ pub static KINDS: &[Kind] = &[
         singular: "clusterrole",
         storage: "ClusterRole.rbac.authorization.k8s.io",
         type_name: "io.k8s.api.rbac.v1.ClusterRole",
+        served: true,
+        rules: &rbac::Role { namespaced: false },
         ..CLUSTER
     },
     Kind {
@@ -520,6 +580,8 @@ pub static KINDS: &[Kind] = &[
         singular: "rolebinding",
         storage: "RoleBinding.rbac.authorization.k8s.io",
         type_name: "io.k8s.api.rbac.v1.RoleBinding",
+        served: true,
+        rules: &rbac::Binding { namespaced: true },
         ..CORE
     },
     Kind {
@@ -529,6 +591,8 @@ pub static KINDS: &[Kind] = &[
         singular: "role",
         storage: "Role.rbac.authorization.k8s.io",
         type_name: "io.k8s.api.rbac.v1.Role",
+        served: true,
+        rules: &rbac::Role { namespaced: true },
         ..CORE
     },
     Kind {
@@ -670,6 +734,8 @@ pub static KINDS: &[Kind] = &[
         short_names: &["pc"],
         storage: "PriorityClass.scheduling.k8s.io",
         type_name: "io.k8s.api.scheduling.v1.PriorityClass",
+        served: true,
+        rules: &small::PriorityClass,
         ..CLUSTER
     },
     Kind {
@@ -679,6 +745,8 @@ pub static KINDS: &[Kind] = &[
         singular: "lease",
         storage: "Lease.coordination.k8s.io",
         type_name: "io.k8s.api.coordination.v1.Lease",
+        served: true,
+        rules: &small::Lease,
         ..CORE
     },
     Kind {
@@ -697,6 +765,8 @@ pub static KINDS: &[Kind] = &[
         singular: "endpointslice",
         storage: "EndpointSlice.discovery.k8s.io",
         type_name: "io.k8s.api.discovery.v1.EndpointSlice",
+        served: true,
+        rules: &endpoints::EndpointSlice,
         ..CORE
     },
     Kind {
@@ -777,6 +847,35 @@ pub static KINDS: &[Kind] = &[
         ..CLUSTER
     },
 ];
+
+/// Kinds that only ever are the body of a subresource.
+pub static BODIES: &[Kind] = &[
+    Kind {
+        group: "autoscaling",
+        kind: "Scale",
+        storage: "Scale.autoscaling",
+        type_name: "io.k8s.api.autoscaling.v1.Scale",
+        rules: &small::Scale,
+        ..BODY
+    },
+    Kind {
+        group: "policy",
+        kind: "Eviction",
+        storage: "Eviction.policy",
+        type_name: "io.k8s.api.policy.v1.Eviction",
+        rules: &small::Eviction,
+        ..BODY
+    },
+    Kind {
+        group: "authentication.k8s.io",
+        kind: "TokenRequest",
+        storage: "TokenRequest.authentication.k8s.io",
+        type_name: "io.k8s.api.authentication.v1.TokenRequest",
+        rules: &small::TokenRequest,
+        ..BODY
+    },
+];
+const BODY: Kind = Kind { home: Home::Nowhere, verbs: &[], ..CORE };
 
 #[cfg(test)]
 mod tests {

@@ -134,3 +134,35 @@ pub fn keep(v: &mut Tree, from: &Tree, name: &str) {
         None => remove(v, name),
     }
 }
+
+/// Whether two values mean the same: what is absent, null or an empty list or map is all one, as in
+/// Kubernetes' semantic equality.
+pub fn same(a: &Tree, b: &Tree) -> bool {
+    let nothing = |v: &Tree| match v {
+        Tree::Null => true,
+        Tree::Array(a) => a.is_empty(),
+        Tree::Object(o) => o.is_empty(),
+        _ => false,
+    };
+    match (a, b) {
+        (Tree::Object(x), Tree::Object(y)) => {
+            x.iter().all(|(k, v)| same(v, y.get(k).unwrap_or(&NULL)))
+                && y.iter().all(|(k, v)| x.contains_key(k) || same(&NULL, v))
+        }
+        (Tree::Array(x), Tree::Array(y)) => x.len() == y.len() && x.iter().zip(y).all(|(a, b)| same(a, b)),
+        _ => a == b || (nothing(a) && nothing(b)) || (a.is_null() && hollow(b)) || (b.is_null() && hollow(a)),
+    }
+}
+
+/// An object none of whose fields says anything.
+fn hollow(v: &Tree) -> bool {
+    v.as_object().is_some_and(|o| o.values().all(|v| v.is_null() || hollow(v)))
+}
+
+/// Counts a generation up if `field` changed: specs have generations, statuses none.
+pub fn count_generation(new: &mut Tree, old: &Tree, field: &str) {
+    if !same(new.at(field), old.at(field)) {
+        let generation = old.at("metadata").int("generation").unwrap_or(0) + 1;
+        set(child(new, "metadata"), "generation", generation);
+    }
+}
