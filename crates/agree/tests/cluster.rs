@@ -551,11 +551,28 @@ impl World {
     fn fault(&mut self) {
         let size = self.nodes.len();
         let node = self.chance.below(size as u64) as usize;
-        match self.chance.below(8) {
+        match self.chance.below(9) {
             0..=2 if self.nodes[node].up.is_some() => {
                 self.crash(node);
-                let down = self.chance.range(10, 8_000);
+                let down =
+                    if self.chance.below(2) == 0 { self.chance.range(1, 100) } else { self.chance.range(10, 8_000) };
                 self.at(down * 1_000_000, Event::Restart { node });
+            }
+            4 if self.leader().is_some() => {
+                // The leader hears one other and nobody else does hear it.
+                let leader = self.leader().unwrap_or(node);
+                let friend = self.chance.below(size as u64) as usize;
+                for other in (0..size).filter(|o| *o != leader && *o != friend) {
+                    self.cut.insert((leader, other));
+                    self.cut.insert((other, leader));
+                }
+                let long = self.chance.range(100, 6_000);
+                self.at(long * 1_000_000, Event::Heal);
+                if friend != leader && self.nodes[friend].up.is_some() && self.chance.below(2) == 0 {
+                    self.crash(friend);
+                    let down = self.chance.range(1, 100);
+                    self.at(down * 1_000_000, Event::Restart { node: friend });
+                }
             }
             3 | 4 => {
                 // Some first part of a random order is cut from the rest, perhaps one way only.
@@ -573,7 +590,8 @@ impl World {
                 let long = self.chance.range(100, 10_000);
                 self.at(long * 1_000_000, Event::Heal);
             }
-            5 => {
+            5 | 6 => {
+                let node = self.leader().unwrap_or(node);
                 let to = replica(self.chance.below(size as u64) as usize);
                 if self.nodes[node].up.as_ref().is_some_and(|u| u.member.replica().is_ready()) {
                     self.truth.counts.transfers += 1;
@@ -582,6 +600,11 @@ impl World {
             }
             _ => self.rewrite(node),
         }
+    }
+
+    fn leader(&self) -> Option<usize> {
+        let leads = |n: &Node| n.up.as_ref().is_some_and(|u| u.member.replica().is_ready());
+        self.nodes.iter().position(leads)
     }
 
     fn rewrite(&mut self, node: usize) {
@@ -621,7 +644,7 @@ impl World {
                 Event::Fault => {
                     if self.faults {
                         self.fault();
-                        let pause = self.chance.range(50, 3_000);
+                        let pause = self.chance.range(50, 2_500);
                         self.at(pause * 1_000_000, Event::Fault);
                     }
                 }
