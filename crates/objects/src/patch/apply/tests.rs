@@ -232,6 +232,7 @@ fn a_custom_resource_has_the_record_a_real_server_gives_it() {
                 required: false,
                 list: ListKind::Atomic,
                 atomic: false,
+                granular: false,
                 patch: PatchRule::default(),
                 default: None,
                 values: vec![],
