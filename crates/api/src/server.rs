@@ -6,6 +6,7 @@ use crate::port::Backend;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use socket2::{SockRef, TcpKeepalive};
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -122,6 +123,9 @@ async fn connection<B: Backend>(
     let limits = gateway.limits();
     // Answers are written whole; waiting for more to send only adds delay.
     let _ = tcp.set_nodelay(true);
+    // A client that vanished behind a silent exec or watch is noticed within two minutes.
+    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
+    let _ = SockRef::from(&tcp).set_tcp_keepalive(&keepalive.with_retries(4));
     let local = tcp.local_addr().ok();
     let start = Instant::now();
     let stream = match tokio::time::timeout(limits.handshake, acceptor.accept(tcp)).await {
