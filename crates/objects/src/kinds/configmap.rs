@@ -49,12 +49,12 @@ impl Rules for Secret {
     fn default(&self, obj: &mut Tree) {
         tree::default_text(obj, "type", "Opaque");
         // stringData is write-only: it overrides data and is never stored.
-        if let Some(Tree::Object(given)) = tree::fields(obj).remove("stringData") {
-            if !given.is_empty() {
-                let data = tree::fields(tree::child(obj, "data"));
-                for (key, value) in given {
-                    data.insert(key, STANDARD.encode(text(&value)).into());
-                }
+        if let Some(Tree::Object(given)) = tree::fields(obj).remove("stringData")
+            && !given.is_empty()
+        {
+            let data = tree::fields(tree::child(obj, "data"));
+            for (key, value) in given {
+                data.insert(key, STANDARD.encode(text(&value)).into());
             }
         }
     }

@@ -115,44 +115,36 @@ fn bounds(
     let mut wrong = |name: &str, value: Quantity, detail: String| {
         errs.push(field::invalid(&at.child(name).key(key), value.to_string(), &detail));
     };
-    if let (Some(min), Some(max)) = (min, max) {
-        if min > max {
-            wrong("min", min, format!("min value {min} is greater than max value {max}"));
-        }
+    if let (Some(min), Some(max)) = (min, max)
+        && min > max
+    {
+        wrong("min", min, format!("min value {min} is greater than max value {max}"));
     }
-    if let (Some(request), Some(min)) = (request, min) {
-        if min > request {
-            wrong(
-                "defaultRequest",
-                request,
-                format!("min value {min} is greater than default request value {request}"),
-            );
-        }
+    if let (Some(request), Some(min)) = (request, min)
+        && min > request
+    {
+        wrong("defaultRequest", request, format!("min value {min} is greater than default request value {request}"));
     }
-    if let (Some(request), Some(max)) = (request, max) {
-        if request > max {
-            wrong(
-                "defaultRequest",
-                request,
-                format!("default request value {request} is greater than max value {max}"),
-            );
-        }
+    if let (Some(request), Some(max)) = (request, max)
+        && request > max
+    {
+        wrong("defaultRequest", request, format!("default request value {request} is greater than max value {max}"));
     }
-    if let (Some(request), Some(default)) = (request, default) {
-        if request > default {
-            let detail = format!("default request value {request} is greater than default limit value {default}");
-            wrong("defaultRequest", request, detail);
-        }
+    if let (Some(request), Some(default)) = (request, default)
+        && request > default
+    {
+        let detail = format!("default request value {request} is greater than default limit value {default}");
+        wrong("defaultRequest", request, detail);
     }
-    if let (Some(default), Some(min)) = (default, min) {
-        if min > default {
-            wrong("default", min, format!("min value {min} is greater than default value {default}"));
-        }
+    if let (Some(default), Some(min)) = (default, min)
+        && min > default
+    {
+        wrong("default", min, format!("min value {min} is greater than default value {default}"));
     }
-    if let (Some(default), Some(max)) = (default, max) {
-        if default > max {
-            wrong("default", max, format!("default value {default} is greater than max value {max}"));
-        }
+    if let (Some(default), Some(max)) = (default, max)
+        && default > max
+    {
+        wrong("default", max, format!("default value {default} is greater than max value {max}"));
     }
     if let Some(ratio) = ratio {
         if ratio < Quantity::from_milli(1000) {
@@ -168,11 +160,12 @@ fn bounds(
             }
         }
     }
-    if let (Some(default), Some(request)) = (default, request) {
-        if !resources::may_overcommit(key) && default != request {
-            let detail = format!("default value {default} must equal to defaultRequest value {request} in {key}");
-            wrong("defaultRequest", request, detail);
-        }
+    if let (Some(default), Some(request)) = (default, request)
+        && !resources::may_overcommit(key)
+        && default != request
+    {
+        let detail = format!("default value {default} must equal to defaultRequest value {request} in {key}");
+        wrong("defaultRequest", request, detail);
     }
 }
 
@@ -238,12 +231,12 @@ impl Rules for ResourceQuota {
                 request_name = name.to_owned();
             }
             let limit_name = format!("limits.{name}");
-            if let (Some(request), Some(limit)) = (quantity(hard.at(&request_name)), quantity(hard.at(&limit_name))) {
-                if request > limit {
-                    out.push(format!(
-                        "ResourceQuota {request_name} ({request}) should be less than {limit_name} ({limit})"
-                    ));
-                }
+            if let (Some(request), Some(limit)) = (quantity(hard.at(&request_name)), quantity(hard.at(&limit_name)))
+                && request > limit
+            {
+                out.push(format!(
+                    "ResourceQuota {request_name} ({request}) should be less than {limit_name} ({limit})"
+                ));
             }
         }
     }

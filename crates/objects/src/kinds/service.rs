@@ -172,10 +172,12 @@ fn twin_addresses(spec: &mut Tree, was: &Tree) {
         } else {
             tree::set(spec, "clusterIPs", vec![Tree::from(one)]);
         }
-    } else if one.is_empty() && was_one.is_empty() && !many.is_empty() {
-        if let Some(first) = many.first() {
-            tree::set(spec, "clusterIP", first.clone());
-        }
+    } else if one.is_empty()
+        && was_one.is_empty()
+        && !many.is_empty()
+        && let Some(first) = many.first()
+    {
+        tree::set(spec, "clusterIP", first.clone());
     }
 }
 
@@ -195,10 +197,10 @@ fn patch_allocated(spec: &mut Tree, was: &Tree) {
         for port in tree::items(spec, "ports") {
             let key = |p: &Tree| (p.text("protocol").to_owned(), p.int("port"));
             let before = was.list("ports").iter().find(|p| key(p) == key(port)).and_then(|p| p.int("nodePort"));
-            if let Some(before) = before.filter(|_| port.int("nodePort").unwrap_or(0) == 0) {
-                if used.insert(before) {
-                    tree::set(port, "nodePort", before);
-                }
+            if let Some(before) = before.filter(|_| port.int("nodePort").unwrap_or(0) == 0)
+                && used.insert(before)
+            {
+                tree::set(port, "nodePort", before);
             }
         }
     }
@@ -253,11 +255,9 @@ fn service(spec: &Tree, was: &Tree, errs: &mut Vec<FieldError>) {
         errs.push(field::required(&at, ""));
     }
     match kind {
-        "LoadBalancer" => {
-            if headless(spec) {
-                let detail = "may not be set to 'None' for LoadBalancer services";
-                errs.push(field::invalid(&SPEC.child("clusterIPs").index(0), spec.text("clusterIP"), detail));
-            }
+        "LoadBalancer" if headless(spec) => {
+            let detail = "may not be set to 'None' for LoadBalancer services";
+            errs.push(field::invalid(&SPEC.child("clusterIPs").index(0), spec.text("clusterIP"), detail));
         }
         "NodePort" if headless(spec) => {
             let detail = "may not be set to 'None' for NodePort services";

@@ -232,11 +232,11 @@ impl Rules for Deployment {
             _ => errs.push(field::not_supported(&at, Strategy(strategy, MAXIMA), &["Recreate", "RollingUpdate"])),
         }
         not_negative(spec, &["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"], &SPEC, errs);
-        if let Some(deadline) = spec.int("progressDeadlineSeconds") {
-            if deadline <= spec.int("minReadySeconds").unwrap_or(0) {
-                let at = SPEC.child("progressDeadlineSeconds");
-                errs.push(field::invalid(&at, deadline, "must be greater than minReadySeconds"));
-            }
+        if let Some(deadline) = spec.int("progressDeadlineSeconds")
+            && deadline <= spec.int("minReadySeconds").unwrap_or(0)
+        {
+            let at = SPEC.child("progressDeadlineSeconds");
+            errs.push(field::invalid(&at, deadline, "must be greater than minReadySeconds"));
         }
     }
 
@@ -254,11 +254,11 @@ impl Rules for Deployment {
             ];
             counts(new.at("status"), &names, &["updatedReplicas", "readyReplicas", "availableReplicas"], errs);
             let (is, was) = (new.at("status").int("collisionCount"), old.at("status").int("collisionCount"));
-            if let Some(was) = was {
-                if is.is_none_or(|is| is < was) {
-                    let at = STATUS.child("collisionCount");
-                    errs.push(field::invalid(&at, new.at("status").at("collisionCount"), "cannot be decremented"));
-                }
+            if let Some(was) = was
+                && is.is_none_or(|is| is < was)
+            {
+                let at = STATUS.child("collisionCount");
+                errs.push(field::invalid(&at, new.at("status").at("collisionCount"), "cannot be decremented"));
             }
             return;
         }
@@ -518,11 +518,11 @@ impl Rules for StatefulSet {
             tree::set(strategy, "type", "RollingUpdate");
             tree::child(strategy, "rollingUpdate");
         }
-        if strategy.text("type") == "RollingUpdate" {
-            if let Some(rolling) = tree::existing(strategy, "rollingUpdate") {
-                tree::default_to(rolling, "partition", 0);
-                tree::default_to(rolling, "maxUnavailable", 1);
-            }
+        if strategy.text("type") == "RollingUpdate"
+            && let Some(rolling) = tree::existing(strategy, "rollingUpdate")
+        {
+            tree::default_to(rolling, "partition", 0);
+            tree::default_to(rolling, "maxUnavailable", 1);
         }
         let retention = tree::child(spec, "persistentVolumeClaimRetentionPolicy");
         tree::default_text(retention, "whenDeleted", "Retain");

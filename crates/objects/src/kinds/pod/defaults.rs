@@ -178,10 +178,10 @@ fn volume(volume: &mut Tree) {
             mode_and_fields(source);
         }
     }
-    if let Some(empty) = existing(volume, "emptyDir") {
-        if let Some(limit) = resources::quantity(empty.at("sizeLimit")) {
-            tree::set(empty, "sizeLimit", limit.to_string());
-        }
+    if let Some(empty) = existing(volume, "emptyDir")
+        && let Some(limit) = resources::quantity(empty.at("sizeLimit"))
+    {
+        tree::set(empty, "sizeLimit", limit.to_string());
     }
     if let Some(host) = existing(volume, "hostPath") {
         default_to(host, "type", "");
@@ -202,17 +202,17 @@ fn volume(volume: &mut Tree) {
             }
         }
     }
-    if let Some(ephemeral) = existing(volume, "ephemeral") {
-        if let Some(template) = existing(ephemeral, "volumeClaimTemplate") {
-            child(template, "metadata");
-            claim_spec(child(template, "spec"));
-        }
+    if let Some(ephemeral) = existing(volume, "ephemeral")
+        && let Some(template) = existing(ephemeral, "volumeClaimTemplate")
+    {
+        child(template, "metadata");
+        claim_spec(child(template, "spec"));
     }
-    if let Some(image) = existing(volume, "image") {
-        if image.text("pullPolicy").is_empty() {
-            let policy = if is_latest(image.text("reference")) { "Always" } else { "IfNotPresent" };
-            tree::set(image, "pullPolicy", policy);
-        }
+    if let Some(image) = existing(volume, "image")
+        && image.text("pullPolicy").is_empty()
+    {
+        let policy = if is_latest(image.text("reference")) { "Always" } else { "IfNotPresent" };
+        tree::set(image, "pullPolicy", policy);
     }
     drivers(volume);
 }

@@ -350,12 +350,12 @@ fn pod_resources(spec: &Tree, claims: &BTreeSet<&str>, path: &Path<'_>, errs: &m
     for (i, container) in spec.list("containers").iter().enumerate() {
         let item = containers.index(i);
         for (resource, value) in container.at("resources").entries("limits") {
-            if let (Some(limit), Some(stated)) = (quantity(value), quantity(own.at("limits").at(resource))) {
-                if limit > stated {
-                    let key = item.key(resource);
-                    let detail = format!("must be less than or equal to pod limits of {stated}");
-                    errs.push(field::invalid(&key.child("limits"), limit.to_string(), &detail));
-                }
+            if let (Some(limit), Some(stated)) = (quantity(value), quantity(own.at("limits").at(resource)))
+                && limit > stated
+            {
+                let key = item.key(resource);
+                let detail = format!("must be less than or equal to pod limits of {stated}");
+                errs.push(field::invalid(&key.child("limits"), limit.to_string(), &detail));
             }
         }
     }
