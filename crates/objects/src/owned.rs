@@ -56,20 +56,10 @@ fn with<T>(visit: &Visit<'_>, f: impl FnOnce(&Types<'_>, &Writer<'_>) -> T) -> T
         kind: kind.kind,
         convert: &convert,
     };
-    let reset = reset_fields(kind, &visit.req.subresource);
+    let reset = apply::reset_fields(kind.storage, &visit.req.subresource, false);
     f(&types, &writer(visit, &reset))
 }
 
 fn writer<'a>(visit: &'a Visit<'_>, reset: &'a FieldSet) -> Writer<'a> {
     Writer { manager: &visit.req.options.field_manager, subresource: &visit.req.subresource, now: visit.env.now, reset }
-}
-
-/// What a write through a door does not write: the object's own leaves its status alone, the status' all
-/// but the status and metadata.
-fn reset_fields(kind: &Kind, subresource: &str) -> FieldSet {
-    match subresource {
-        "" if kind.subresource("status").is_some() => FieldSet::of(&[&["status"]]),
-        "status" => FieldSet::of(&[&["spec"]]),
-        _ => FieldSet::new(),
-    }
 }
