@@ -101,6 +101,12 @@ impl State {
         self.map.range(start..).take_while(move |(k, _)| k.starts_with(prefix))
     }
 
+    /// The objects whose keys begin with `prefix`, from the key `from` on, for a caller that keeps neither.
+    pub fn range(&self, prefix: Bytes, from: Bytes) -> impl Iterator<Item = (&Bytes, &Arc<Record>)> + '_ {
+        let start = from.max(prefix.clone());
+        self.map.range(start..).take_while(move |(k, _)| k.starts_with(&prefix))
+    }
+
     /// How many objects there are.
     pub fn len(&self) -> usize {
         self.map.len()

@@ -242,7 +242,7 @@ impl Rollout<'_> {
         let mut order = active.clone();
         order.sort_by(|a, b| {
             let size = count(&b["spec"]["replicas"]).cmp(&count(&a["spec"]["replicas"]));
-            size.then(if to_add > 0 { created(b).cmp(&created(a)) } else { created(a).cmp(&created(b)) })
+            size.then(if to_add > 0 { created(b).cmp(created(a)) } else { created(a).cmp(created(b)) })
         });
         let mut sizes: Vec<i64> = Vec::new();
         for set in &order {

@@ -1,0 +1,113 @@
+//! The bundle: root's configuration, numbered, that every cell decides with (architecture, section 6).
+//!
+//! An immutable value behind an Arc. Root's leader makes a new one when a commit changed what is in it
+//! and hands it out; a cell uses the newest it has been given for its next decision. Trees are kept
+//! parsed, since decisions read them far more often than they change.
+
+use base::{CellId, Revision, Uid};
+use imbl::OrdMap;
+use objects::Tree;
+use objects::rbac::ClusterPolicy;
+use objects::request::Shared;
+use std::sync::Arc;
+
+/// The storage group-kinds whose objects ride in the bundle: what decisions in other cells read.
+pub const SECTIONS: &[&str] = &[
+    "ClusterRole.rbac.authorization.k8s.io",
+    "ClusterRoleBinding.rbac.authorization.k8s.io",
+    "Namespace",
+    "PriorityClass.scheduling.k8s.io",
+    "RuntimeClass.node.k8s.io",
+];
+
+/// What every cell knows of root.
+#[derive(Clone, Default)]
+pub struct Bundle {
+    /// The revision of root's newest change that is in here. A cell's entries carry it, and a leader
+    /// behind the highest number in its log fetches before it decides.
+    number: Revision,
+    objects: OrdMap<(Arc<str>, Arc<str>), Arc<Tree>>,
+    policy: Arc<ClusterPolicy>,
+}
+
+/// One change of root's that the bundle takes up.
+pub struct Change<'a> {
+    /// The storage group-kind.
+    pub storage: &'a str,
+    /// The name.
+    pub name: &'a str,
+    /// The object as it now is; `None` if it is gone.
+    pub tree: Option<Tree>,
+}
+
+impl Bundle {
+    /// Whether objects of a storage group-kind are in the bundle.
+    pub fn holds(storage: &str) -> bool {
+        SECTIONS.contains(&storage)
+    }
+
+    /// The bundle with these changes, numbered by the newest of their revisions. The RBAC policy is made
+    /// ready again only if an RBAC object changed.
+    #[must_use]
+    pub fn with<'a>(&self, number: Revision, changes: impl IntoIterator<Item = Change<'a>>) -> Bundle {
+        let mut next = self.clone();
+        next.number = next.number.max(number);
+        let mut rbac = false;
+        for c in changes {
+            rbac |= c.storage.ends_with(".rbac.authorization.k8s.io");
+            let key = (Arc::from(c.storage), Arc::from(c.name));
+            match c.tree {
+                Some(tree) => next.objects.insert(key, Arc::new(tree)),
+                None => next.objects.remove(&key),
+            };
+        }
+        if rbac {
+            let roles = next.list("ClusterRole.rbac.authorization.k8s.io");
+            let bindings = next.list("ClusterRoleBinding.rbac.authorization.k8s.io");
+            next.policy = Arc::new(ClusterPolicy::new(roles.iter().map(|t| &**t), bindings.iter().map(|t| &**t)));
+        }
+        next
+    }
+
+    /// The number.
+    pub fn number(&self) -> Revision {
+        self.number
+    }
+
+    /// The cell of a namespace: its uid. `None` if root (as far as this bundle goes) has no such
+    /// namespace.
+    pub fn cell_of(&self, namespace: &str) -> Option<CellId> {
+        let tree = self.get("Namespace", namespace)?;
+        let uid: Uid = tree["metadata"]["uid"].as_str()?.parse().ok()?;
+        Some(CellId(uid))
+    }
+
+    /// Every namespace's name and cell, by name.
+    pub fn cells(&self) -> Vec<(Arc<str>, CellId)> {
+        self.range("Namespace")
+            .filter_map(|(name, tree)| {
+                let uid: Uid = tree["metadata"]["uid"].as_str()?.parse().ok()?;
+                Some((name.clone(), CellId(uid)))
+            })
+            .collect()
+    }
+
+    fn range<'a>(&'a self, storage: &'a str) -> impl Iterator<Item = (&'a Arc<str>, &'a Arc<Tree>)> + 'a {
+        let from: (Arc<str>, Arc<str>) = (Arc::from(storage), Arc::from(""));
+        self.objects.range(from..).take_while(move |((s, _), _)| &**s == storage).map(|((_, n), t)| (n, t))
+    }
+}
+
+impl Shared for Bundle {
+    fn get(&self, storage: &str, name: &str) -> Option<Arc<Tree>> {
+        self.objects.get(&(Arc::from(storage), Arc::from(name))).cloned()
+    }
+
+    fn list(&self, storage: &str) -> Vec<Arc<Tree>> {
+        self.range(storage).map(|(_, t)| t.clone()).collect()
+    }
+
+    fn policy(&self) -> &ClusterPolicy {
+        &self.policy
+    }
+}

@@ -1,0 +1,301 @@
+//! What comes back from agreement: entries applied, writes durable, leadership gained and lost.
+
+use super::records::{self, Change};
+use super::{Cell, Effect, Outcome, Pending, Reply, ReplyTo, Role};
+use crate::bundle::{self, Bundle};
+use agree::cell::{self as agreed, Commit, Outcome as Applied, Write};
+use agree::log::{Record as LogRecord, Ticket};
+use agree::raft::{self, CallId, Why};
+use base::{Now, Revision};
+use objects::decision::Record;
+use objects::request::{Key, Stored};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long to wait before a log without room is asked again.
+const WRITE_AGAIN: Duration = Duration::from_secs(2);
+
+/// The log is told anew how much is live once it has changed by this much.
+const LIVE_STEP: u64 = 1 << 20;
+
+impl Cell {
+    /// Does what the member wants done, in its order, until it wants nothing more.
+    pub(super) fn pump(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        loop {
+            while !self.member_effects.is_empty() {
+                let effects = std::mem::take(&mut self.member_effects);
+                for effect in effects {
+                    self.on_member(now, effect, fx);
+                }
+            }
+            self.release_futures(now, fx);
+            if self.member_effects.is_empty() {
+                break;
+            }
+        }
+        let live = self.state().bytes();
+        if live.abs_diff(self.live_told) >= LIVE_STEP {
+            self.live_told = live;
+            fx.push(Effect::Live { bytes: live });
+        }
+    }
+
+    fn on_member(&mut self, now: Now, effect: agreed::Effect, fx: &mut Vec<Effect>) {
+        match effect {
+            agreed::Effect::Replica(effect) => self.on_raft(now, effect, fx),
+            agreed::Effect::Applied { id, outcome, .. } => {
+                self.on_applied(now, id, outcome, fx);
+                self.settle_closing(fx);
+            }
+            agreed::Effect::Replaced { .. } => {
+                self.make_bundle();
+                if self.config.role == Role::Root {
+                    fx.push(Effect::Bundle(self.bundle.clone()));
+                }
+                self.subscribed.clear();
+                fx.push(Effect::Replaced);
+            }
+            agreed::Effect::Rewritten { id, ticket } => {
+                // The write that carries what is live is the last one asked for: it goes with the answer.
+                let carrying = |e: &Effect| matches!(e, Effect::Persist { ticket: t, .. } if *t == ticket);
+                let records = match fx.iter().rposition(carrying).map(|i| fx.remove(i)) {
+                    Some(Effect::Persist { records, .. }) => records,
+                    _ => Vec::new(),
+                };
+                fx.push(Effect::Carried { question: id, ticket, records });
+            }
+            agreed::Effect::Stopped { index, error } => {
+                self.step_down(fx);
+                fx.push(Effect::Stopped { why: format!("{:?}: entry {index}: {error}", self.config.cell) });
+            }
+        }
+    }
+
+    fn on_raft(&mut self, now: Now, effect: raft::Effect, fx: &mut Vec<Effect>) {
+        match effect {
+            // While the log has not written what stands before, this waits its turn with it.
+            raft::Effect::Persist { ticket, records } if self.write_again_at.is_some() => {
+                self.unwritten.push_back((ticket, records));
+            }
+            raft::Effect::Persist { ticket, records } => {
+                self.unwritten.push_back((ticket, records.clone()));
+                let vital = self.is_vital(&records);
+                fx.push(Effect::Persist { ticket, records, vital });
+            }
+            raft::Effect::Send { after: Some(ticket), message } if ticket > self.durable => {
+                self.outbox.push_back((ticket, message));
+            }
+            raft::Effect::Send { message, .. } => fx.push(Effect::Send(message)),
+            raft::Effect::ReadReady { id } => {
+                let ready = self.hold.confirmed(id.0);
+                self.give(ready, fx);
+            }
+            raft::Effect::Dropped { id, why } => self.on_dropped(id, why, fx),
+            raft::Effect::Role(role) if role != raft::Role::Leader => self.step_down(fx),
+            raft::Effect::Role(_) => {}
+            raft::Effect::Closed { revision, index, .. } => self.on_closed(revision, index, fx),
+            raft::Effect::Leading { floor, .. } => {
+                self.leading = true;
+                // Nothing at or below the bounds it was elected with was minted by anybody else since.
+                self.closed = self.closed.max(floor);
+                self.begin(now);
+                if self.config.role == Role::Root {
+                    fx.push(Effect::Bundle(self.bundle.clone()));
+                }
+                fx.push(Effect::Leading(true));
+            }
+            other => fx.push(Effect::Heartbeat(other)),
+        }
+    }
+
+    /// While the disk has room everything may wait its turn. When it is full, only what takes nothing new
+    /// is served from the reserve: votes, terms, checkpoints, compaction, and entries that only delete.
+    fn is_vital(&self, records: &[LogRecord]) -> bool {
+        let only_deletes = |payload| {
+            Commit::decode(payload).is_ok_and(|c| c.changes.iter().all(|c| matches!(c.write, Write::Delete { .. })))
+        };
+        records.iter().all(|r| match r {
+            LogRecord::Entry { kind: 0, payload, .. } => payload.is_empty() || (!self.ample && only_deletes(payload)),
+            _ => true,
+        })
+    }
+
+    pub(super) fn on_durable(&mut self, now: Now, ticket: Ticket, fx: &mut Vec<Effect>) {
+        self.durable = self.durable.max(ticket);
+        while self.unwritten.front().is_some_and(|(t, _)| *t <= ticket) {
+            self.unwritten.pop_front();
+        }
+        while self.outbox.front().is_some_and(|(t, _)| *t <= ticket) {
+            if let Some((_, message)) = self.outbox.pop_front() {
+                fx.push(Effect::Send(message));
+            }
+        }
+        self.raft(now, raft::Input::Durable(ticket));
+    }
+
+    /// The log had no room for what was already under way. It is asked again after a pause, and at once
+    /// when it says that there is room.
+    pub(super) fn on_not_written(&mut self, now: Now, ticket: Ticket) {
+        // The first refusal tells of all that follow it.
+        if self.unwritten.front().is_some_and(|(t, _)| *t == ticket) && self.write_again_at.is_none() {
+            self.ample = false;
+            self.write_again_at = Some(now.mono + WRITE_AGAIN);
+        }
+    }
+
+    pub(super) fn on_space(&mut self, now: Now, ample: bool) {
+        self.ample = ample;
+        if ample && self.write_again_at.is_some() {
+            self.write_again_at = Some(now.mono);
+        }
+    }
+
+    /// What is under way is little (it is bounded, and nothing new is taken while the disk is full): it
+    /// may use the reserve.
+    pub(super) fn write_again(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        if self.write_again_at.is_none_or(|t| t > now.mono) {
+            return;
+        }
+        self.write_again_at = None;
+        fx.push(Effect::Resume);
+        for (ticket, records) in &self.unwritten {
+            fx.push(Effect::Persist { ticket: *ticket, records: records.clone(), vital: true });
+        }
+    }
+
+    /// A new leader takes requests. The first one of all commits the genesis.
+    fn begin(&mut self, now: Now) {
+        let Some(genesis) = self.genesis.take() else { return };
+        // Emptied is not new: what was deleted does not come back.
+        if self.state().revision() > Revision::ZERO || genesis.is_empty() {
+            return;
+        }
+        self.member.cell_mut().mint_above(genesis.above);
+        let records = genesis.objects.into_iter().filter_map(|(kind, tree)| {
+            let name = tree["metadata"]["name"].as_str()?;
+            let key = Key { storage: kind.storage.into(), name: name.into() };
+            let revision = self.member.cell_mut().mint(now.wall);
+            let s = Stored::from_tree(kind, tree, revision);
+            Some(Record { key, expected: None, revision, object: Some((s.meta, s.json)) })
+        });
+        let records = records.collect();
+        self.commit(now, None, records);
+    }
+
+    /// An entry of the log is applied: told to those who watch, and answered if it was proposed here.
+    fn on_applied(&mut self, now: Now, id: Option<CallId>, outcome: Applied, fx: &mut Vec<Effect>) {
+        let conflict = match outcome {
+            Applied::Applied(changes) => {
+                self.announce(changes.iter().map(Change::of).collect(), fx);
+                false
+            }
+            Applied::Conflict(_) => true,
+            Applied::Nothing | Applied::Repeated => false,
+        };
+        let Some(id) = id else { return };
+        self.flight.applied(id.0);
+        let ready = self.hold.applied(id.0);
+        if let Some(waiting) = self.proposed.remove(&id) {
+            if conflict {
+                // What it was decided on did not come to be: it is decided again.
+                self.decide(now, waiting.to, waiting.request, waiting.tries + 1, fx);
+            } else {
+                self.reply(waiting.to, Outcome::Done(waiting.answer), fx);
+            }
+        }
+        self.give(ready, fx);
+    }
+
+    /// Tells the bundle and the watchers.
+    fn announce(&mut self, changes: Vec<Change>, fx: &mut Vec<Effect>) {
+        if self.config.role == Role::Root {
+            let shared: Vec<bundle::Change<'_>> = changes
+                .iter()
+                .filter(|c| Bundle::holds(&c.key.storage))
+                .map(|c| bundle::Change {
+                    storage: &c.key.storage,
+                    name: &c.key.name,
+                    tree: c.after.as_ref().map(Stored::tree),
+                })
+                .collect();
+            if !shared.is_empty() {
+                // Numbered by these changes, not by the state: entries of one batch are applied together
+                // and told one by one, and two bundles must not share a number.
+                let number = changes.iter().map(|c| c.revision).max().unwrap_or_default();
+                self.bundle = Arc::new(self.bundle.with(number, shared));
+                if self.leading {
+                    fx.push(Effect::Bundle(self.bundle.clone()));
+                }
+            }
+        }
+        let mut by_storage: BTreeMap<Arc<str>, Vec<Change>> = BTreeMap::new();
+        for c in changes {
+            if self.subscribed.contains_key(&c.key.storage) {
+                by_storage.entry(c.key.storage.clone()).or_default().push(c);
+            }
+        }
+        for (storage, changes) in by_storage {
+            fx.push(Effect::Events { storage, changes: changes.into() });
+        }
+    }
+
+    fn on_dropped(&mut self, id: CallId, why: Why, fx: &mut Vec<Effect>) {
+        if let Some(waiting) = self.proposed.remove(&id) {
+            // What was decided on top of it fails its preconditions and is decided again.
+            self.flight.withdraw(id.0);
+            let outcome = match why {
+                Why::NotLeader { .. } | Why::Overwritten => Outcome::NotLeader,
+                Why::Busy => Outcome::Busy,
+                Why::Unknown => Outcome::Unknown,
+            };
+            return self.reply(waiting.to, outcome, fx);
+        }
+        // A read has no effect: it may always be asked again.
+        for pending in self.hold.refused(id.0) {
+            self.reply(pending.to(), Outcome::NotLeader, fx);
+        }
+    }
+
+    /// Leadership is gone, and with it whatever was decided and not committed.
+    fn step_down(&mut self, fx: &mut Vec<Effect>) {
+        if !std::mem::take(&mut self.leading) {
+            return;
+        }
+        self.flight.clear();
+        let mut lost: Vec<(ReplyTo, Outcome)> = Vec::new();
+        lost.extend(std::mem::take(&mut self.proposed).into_values().map(|w| (w.to, Outcome::Unknown)));
+        lost.extend(self.hold.clear().into_iter().map(|p| (p.to(), Outcome::NotLeader)));
+        self.closing = None;
+        lost.extend(std::mem::take(&mut self.collects).into_iter().map(|c| (c.to, Outcome::NotLeader)));
+        lost.extend(std::mem::take(&mut self.futures).into_iter().map(|f| (f.to, Outcome::NotLeader)));
+        for (to, outcome) in lost {
+            self.reply(to, outcome, fx);
+        }
+        fx.push(Effect::Leading(false));
+    }
+
+    pub(super) fn give(&mut self, ready: Vec<Pending>, fx: &mut Vec<Effect>) {
+        for pending in ready {
+            self.finish(pending, fx);
+        }
+    }
+
+    pub(super) fn reply(&mut self, to: ReplyTo, outcome: Outcome, fx: &mut Vec<Effect>) {
+        fx.push(Effect::Reply(Reply { to, outcome }));
+    }
+
+    /// The state as a whole is new: root's bundle is made of it.
+    pub(super) fn make_bundle(&mut self) {
+        if self.config.role != Role::Root {
+            return;
+        }
+        let state = self.state();
+        let trees: Vec<_> = bundle::SECTIONS
+            .iter()
+            .flat_map(|storage| records::scan(state, storage, None).map(|(name, s)| (*storage, name, s.tree())))
+            .collect();
+        let changes = trees.iter().map(|(storage, name, t)| bundle::Change { storage, name, tree: Some(t.clone()) });
+        self.bundle = Arc::new(Bundle::default().with(state.revision(), changes));
+    }
+}

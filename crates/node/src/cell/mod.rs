@@ -1,0 +1,439 @@
+//! One replica of one cell: from a request to its answer.
+//!
+//! On the leader a request is decided in one visit, on committed state plus the leader's own entries in
+//! flight, by `objects`' pure functions. What it decides is proposed as one entry that holds results;
+//! the entry is answered when it has been committed and applied here. A refusal, a read, a write that
+//! changes nothing are reads: they are answered once every entry they rest on is applied and
+//! leadership is confirmed. Elsewhere than on the leader a request comes back as [`Outcome::NotLeader`].
+//!
+//! One voter or five, one machine or many: the same path.
+
+mod apply;
+mod close;
+mod flight;
+mod hold;
+mod outcome;
+mod records;
+mod request;
+
+pub use outcome::{Opened, Outcome, Reply};
+pub use records::{Change, Snapshot};
+
+use crate::bundle::Bundle;
+use crate::genesis::Genesis;
+use agree::cell::{self as agreed, Member};
+use agree::log::{Record as LogRecord, Ticket};
+use agree::raft::{self, CallId, Members};
+use base::{CellId, Chance, Now, ReplicaId, Revision, Time};
+use flight::Flight;
+use hold::Hold;
+use objects::decision::Answer;
+use objects::request::{Config as Settings, Request};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// What a cell is for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Cluster-scoped objects but Nodes; its commits make the bundle.
+    Root,
+    /// The Nodes of a hive.
+    Registry,
+    /// The objects of one namespace.
+    Namespace(Arc<str>),
+}
+
+/// Which waiting caller an answer is for. Chosen by the driver, unique while it waits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ReplyTo(pub u64);
+
+/// What a cell is told.
+pub enum Input {
+    /// Time has passed.
+    Tick,
+    /// Somebody wants something.
+    Request {
+        /// Whom to answer.
+        to: ReplyTo,
+        /// What they want.
+        request: Arc<Request>,
+    },
+    /// Somebody reads over many cells: promise to mint nothing at or below `at` any more, and show what
+    /// there is of a resource at that revision (architecture, 5.5).
+    Collect {
+        /// Whom to answer.
+        to: ReplyTo,
+        /// The resource's storage group-kind.
+        storage: Arc<str>,
+        /// The revision.
+        at: Revision,
+    },
+    /// Everything persisted up to this ticket is on the disk.
+    Durable(Ticket),
+    /// The log had no room: it has not written this ticket, nor any later one, and will not unless asked
+    /// again.
+    NotWritten(Ticket),
+    /// Whether the disk has room for more than votes, deletes and compaction.
+    Space {
+        /// It has.
+        ample: bool,
+    },
+    /// From another replica of this cell.
+    Message(raft::Message),
+    /// From the pair machines, about heartbeats.
+    Heartbeat(raft::Input),
+    /// A newer bundle.
+    Bundle(Arc<Bundle>),
+    /// Nobody behind this gateway wants the resource any longer, as far as it knows.
+    Unsubscribe {
+        /// The resource's storage group-kind.
+        storage: Arc<str>,
+        /// The last watch it knows of: one that was opened since is not unsubscribed.
+        serial: u64,
+    },
+    /// Say up to where everything of the resource has been told.
+    Progress(Arc<str>),
+    /// These records of the cell lie in a segment that the log wants to give up. Answered by
+    /// [`Effect::Carried`].
+    Rewrite {
+        /// Names the question.
+        question: u64,
+        /// The records.
+        records: Vec<LogRecord>,
+    },
+}
+
+/// What a cell wants done, in this order.
+pub enum Effect {
+    /// Answer somebody.
+    Reply(Reply),
+    /// Write these records to the log after those of every earlier ticket, and say [`Input::Durable`].
+    Persist {
+        /// Names this write.
+        ticket: Ticket,
+        /// In this order.
+        records: Vec<LogRecord>,
+        /// Served from the reserve when the disk is full.
+        vital: bool,
+    },
+    /// The refusal of a write was seen: what is persisted from here on is to be written.
+    Resume,
+    /// The answer to [`Input::Rewrite`]: what is still live, to be written as vital.
+    Carried {
+        /// The question.
+        question: u64,
+        /// Names this write.
+        ticket: Ticket,
+        /// In this order.
+        records: Vec<LogRecord>,
+    },
+    /// The cell holds this many live bytes in the log.
+    Live {
+        /// How many.
+        bytes: u64,
+    },
+    /// Send to the replica's node. May be lost.
+    Send(raft::Message),
+    /// To the pair machines, about heartbeats.
+    Heartbeat(raft::Effect),
+    /// Root's configuration is now this; tell every cell.
+    Bundle(Arc<Bundle>),
+    /// These changes of a subscribed resource were committed, in order.
+    Events {
+        /// The resource's storage group-kind.
+        storage: Arc<str>,
+        /// What changed.
+        changes: Arc<[Change]>,
+    },
+    /// Everything of the resource up to this revision has been told.
+    Progress {
+        /// The resource's storage group-kind.
+        storage: Arc<str>,
+        /// The revision.
+        revision: Revision,
+    },
+    /// The state was replaced by a leader's snapshot: whoever watches begins anew.
+    Replaced,
+    /// The cell leads here and takes requests, or does so no more.
+    Leading(bool),
+    /// An entry of the log cannot be read by this release: this member has stopped, before it.
+    Stopped {
+        /// Why.
+        why: String,
+    },
+}
+
+/// How a cell behaves.
+#[derive(Clone)]
+pub struct Config {
+    /// Its id.
+    pub cell: CellId,
+    /// What it is for.
+    pub role: Role,
+    /// This life of this member.
+    pub replica: ReplicaId,
+    /// The cell's founding members, this one among them.
+    pub founders: Members,
+    /// The replica's own settings.
+    pub raft: raft::Config,
+    /// Settings of the mesh that decisions depend on.
+    pub settings: Arc<Settings>,
+    /// At most this many requests wait; the next is [`Outcome::Busy`].
+    pub waiting_max: usize,
+    /// How long a read of a revision that is not there yet waits for it.
+    pub future: core::time::Duration,
+    /// A leader whose clock ran this far ahead of its wall takes no writes until the wall has caught up.
+    pub ahead_ms_max: u64,
+}
+
+impl Config {
+    /// The defaults of architecture, sections 4 and 5.3, for a cell of one member.
+    pub fn new(cell: CellId, role: Role, settings: Arc<Settings>) -> Config {
+        let replica = ReplicaId(1);
+        Config {
+            cell,
+            role,
+            replica,
+            founders: Members::of_voters([replica]),
+            raft: raft::Config::new(cell, replica),
+            settings,
+            waiting_max: 1024,
+            future: core::time::Duration::from_secs(3),
+            ahead_ms_max: 500,
+        }
+    }
+
+    fn agreed(&self) -> agreed::Config {
+        let mut c = agreed::Config::new(self.cell, self.replica);
+        // Events come in storms: they must not push out what others watch.
+        c.history.own.insert("Event".into(), (core::time::Duration::from_secs(300), 8 << 20));
+        c
+    }
+}
+
+/// What the log held of a cell when the node started.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Its records, in log order.
+    pub records: Vec<LogRecord>,
+    /// Some that were acknowledged are missing.
+    pub lossy: bool,
+}
+
+/// An answer that waits for what it rests on.
+enum Pending {
+    Done(ReplyTo, Answer),
+    Refused(ReplyTo, Box<objects::status::Status>),
+    Other(ReplyTo, Box<Outcome>),
+    List(ReplyTo, Arc<Request>, objects::read::ListPlan),
+    Watch(ReplyTo, Arc<Request>, objects::read::WatchPlan),
+}
+
+impl Pending {
+    fn to(&self) -> ReplyTo {
+        match self {
+            Pending::Done(to, _)
+            | Pending::Refused(to, _)
+            | Pending::Other(to, _)
+            | Pending::List(to, ..)
+            | Pending::Watch(to, ..) => *to,
+        }
+    }
+}
+
+/// A proposal whose caller waits.
+struct Waiting {
+    to: ReplyTo,
+    answer: Answer,
+    /// To decide again, if what it was decided on did not come to be, and how often that has happened.
+    request: Arc<Request>,
+    tries: u32,
+}
+
+/// A read of a revision that is not there yet.
+struct Future {
+    to: ReplyTo,
+    request: Arc<Request>,
+    asked: Revision,
+    until: Time,
+}
+
+/// A read over many cells that waits for this one to be closed.
+struct Collect {
+    to: ReplyTo,
+    storage: Arc<str>,
+    at: Revision,
+}
+
+/// One replica of one cell.
+pub struct Cell {
+    config: Config,
+    member: Member,
+    member_effects: Vec<agreed::Effect>,
+    bundle: Arc<Bundle>,
+    genesis: Option<Genesis>,
+    leading: bool,
+    /// The disk has room for everything.
+    ample: bool,
+    next_call: u64,
+    flight: Flight,
+    proposed: BTreeMap<CallId, Waiting>,
+    hold: Hold<Pending>,
+    futures: Vec<Future>,
+    collects: Vec<Collect>,
+    /// Nothing at or below this is still to come, and all that was is applied here.
+    closed: Revision,
+    /// The same of a promise whose entries are not all applied yet, and the last of them.
+    closing: Option<(Revision, u64)>,
+    /// Resources somebody watches, and the last watch opened of each.
+    subscribed: BTreeMap<Arc<str>, u64>,
+    next_watch: u64,
+    /// Messages that rest on a write which is not durable yet.
+    outbox: VecDeque<(Ticket, raft::Message)>,
+    /// Writes not durable yet: written again if the log had no room.
+    unwritten: VecDeque<(Ticket, Vec<LogRecord>)>,
+    /// When to ask the log again for what it had no room for.
+    write_again_at: Option<Time>,
+    durable: Ticket,
+    /// Live bytes as last told to the log.
+    live_told: u64,
+}
+
+impl Cell {
+    /// The member as it was when it stopped, or a founding one with the genesis its first leader commits.
+    ///
+    /// # Errors
+    /// What was found cannot be gone on from; nothing was changed.
+    pub fn new(
+        config: Config,
+        found: Option<Found>,
+        bundle: Arc<Bundle>,
+        genesis: Option<Genesis>,
+        chance: &Chance,
+        now: Now,
+    ) -> Result<Cell, agreed::member::Error> {
+        let raft = config.raft.clone();
+        let member = match found {
+            Some(f) => Member::recover(config.agreed(), raft, &f.records, f.lossy, chance, now)?,
+            None => Member::found(config.agreed(), raft, config.founders.clone(), chance, now)?,
+        };
+        let mut cell = Cell {
+            config,
+            member,
+            member_effects: Vec::new(),
+            bundle,
+            genesis,
+            leading: false,
+            ample: true,
+            next_call: 1,
+            flight: Flight::default(),
+            proposed: BTreeMap::new(),
+            hold: Hold::default(),
+            futures: Vec::new(),
+            collects: Vec::new(),
+            closed: Revision::ZERO,
+            closing: None,
+            subscribed: BTreeMap::new(),
+            next_watch: 0,
+            outbox: VecDeque::new(),
+            unwritten: VecDeque::new(),
+            write_again_at: None,
+            durable: Ticket(0),
+            live_told: 0,
+        };
+        cell.make_bundle();
+        Ok(cell)
+    }
+
+    /// One bounded step.
+    pub fn step(&mut self, now: Now, input: Input, fx: &mut Vec<Effect>) {
+        match input {
+            Input::Tick => {
+                self.write_again(now, fx);
+                self.raft(now, raft::Input::Tick);
+            }
+            Input::Request { to, request } => self.on_request(now, to, request, fx),
+            Input::Collect { to, storage, at } => self.on_collect(now, Collect { to, storage, at }, fx),
+            Input::Durable(ticket) => self.on_durable(now, ticket, fx),
+            Input::NotWritten(ticket) => self.on_not_written(now, ticket),
+            Input::Space { ample } => self.on_space(now, ample),
+            Input::Message(m) => self.raft(now, raft::Input::Message(m)),
+            Input::Heartbeat(input) => self.raft(now, input),
+            Input::Bundle(bundle) => {
+                if bundle.number() > self.bundle.number() {
+                    self.bundle = bundle;
+                }
+            }
+            Input::Unsubscribe { storage, serial } => {
+                if self.subscribed.get(&storage).is_some_and(|newest| *newest <= serial) {
+                    self.subscribed.remove(&storage);
+                }
+            }
+            Input::Progress(storage) => {
+                let revision = self.state().revision();
+                fx.push(Effect::Progress { storage, revision });
+            }
+            Input::Rewrite { question, records } => {
+                let input = agreed::Input::Rewrite { id: question, records };
+                self.member.step(now, input, &mut self.member_effects);
+            }
+        }
+        self.pump(now, fx);
+    }
+
+    /// When [`Input::Tick`] is due.
+    pub fn next_deadline(&self) -> Option<Time> {
+        let future = self.futures.iter().map(|f| f.until).min();
+        [self.member.next_deadline(), future, self.write_again_at].into_iter().flatten().min()
+    }
+
+    /// Asserts what must hold between steps.
+    pub fn check(&self) {
+        self.member.check();
+        self.flight.check();
+        assert!(self.member_effects.is_empty(), "an effect of the member was left undone");
+        assert!(self.leading || self.flight.len() == 0, "entries in flight without leading");
+        assert!(self.leading || self.hold.len() == 0, "answers held without leading");
+        assert!(self.proposed.len() <= self.config.waiting_max, "more callers wait than the bound says");
+    }
+
+    /// The cell's configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Whether it leads here and takes requests.
+    pub fn is_leading(&self) -> bool {
+        self.leading
+    }
+
+    /// The member, to be shown.
+    pub fn member(&self) -> &Member {
+        &self.member
+    }
+
+    /// The committed objects.
+    pub fn state(&self) -> &agreed::State {
+        self.member.cell().state()
+    }
+
+    /// The bundle it decides with.
+    pub fn bundle(&self) -> &Arc<Bundle> {
+        &self.bundle
+    }
+
+    /// How many requests wait for an answer.
+    pub fn waiting(&self) -> usize {
+        self.proposed.len() + self.hold.len() + self.futures.len() + self.collects.len()
+    }
+
+    fn raft(&mut self, now: Now, input: raft::Input) {
+        self.member.step(now, agreed::Input::Replica(input), &mut self.member_effects);
+    }
+
+    fn call(&mut self) -> CallId {
+        let id = CallId(self.next_call);
+        self.next_call += 1;
+        id
+    }
+}

@@ -1,0 +1,70 @@
+//! What a cell answers.
+
+use super::{ReplyTo, Snapshot};
+use base::Revision;
+use objects::decision::{Answer, Stream, Token};
+use objects::kinds::Kind;
+use objects::read::{ListPlan, WatchPlan};
+use objects::status::Status;
+
+/// What became of a request.
+pub enum Outcome {
+    /// Refused, for good.
+    Refused(Box<Status>),
+    /// Done, or read.
+    Done(Answer),
+    /// A list: run the plan over the snapshot, on the caller's own thread.
+    List {
+        /// What is wanted.
+        plan: ListPlan,
+        /// The objects of the kind, frozen.
+        snapshot: Snapshot,
+    },
+    /// What there is of a resource at the revision asked for, for a read over many cells.
+    Collected(Snapshot),
+    /// A watch is open: [`super::Effect::Events`] of the resource that come after this effect are its
+    /// continuation.
+    Watch(Box<Opened>),
+    /// A token is to be signed.
+    Token(Token),
+    /// A stream is to be opened at the pod's node.
+    Stream(Stream),
+    /// Not decided: another replica leads, or none does. Certainly not proposed; try the leader.
+    NotLeader,
+    /// Not decided: as many requests as the cell takes are waiting. Certainly not proposed; try again
+    /// later.
+    Busy,
+    /// Proposed, and leadership was lost: it may or may not happen. Ask again with the same request id.
+    Unknown,
+}
+
+/// A watch that was just opened.
+pub struct Opened {
+    /// The kind asked for (a view may differ from what is stored).
+    pub kind: &'static Kind,
+    /// Which objects, and whether bookmarks are wanted.
+    pub plan: WatchPlan,
+    /// The state to send first, if the watch starts with one.
+    pub state: Option<Snapshot>,
+    /// What happened between its start and now.
+    pub backlog: Vec<super::Change>,
+    /// All up to here is in `state` or `backlog`.
+    pub revision: Revision,
+    /// Rises with every watch opened here: [`super::Input::Unsubscribe`] names the last it knows of.
+    pub serial: u64,
+}
+
+impl Outcome {
+    /// Whether the request was certainly not executed and may be repeated as it is.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Outcome::NotLeader | Outcome::Busy)
+    }
+}
+
+/// An answer on its way.
+pub struct Reply {
+    /// To whom.
+    pub to: ReplyTo,
+    /// What.
+    pub outcome: Outcome,
+}

@@ -1,0 +1,298 @@
+//! The visit: a request decided on committed state and what is in flight.
+
+use super::flight::Flight;
+use super::hold::Held;
+use super::records::{self, Overlaid, key_bytes, stored};
+use super::{Cell, Effect, Future, Opened, Outcome, Pending, ReplyTo, Role, Snapshot, Waiting};
+use crate::bundle::Bundle;
+use agree::cell::{Change, Commit, Expect, Gone, RequestStamp, Seen, State, Write};
+use agree::raft;
+use base::{Now, Revision, Time};
+use objects::decide::decide;
+use objects::decision::{Answer, Decision, Payload, Plan, Record};
+use objects::read::{At, ListPlan, WatchPlan, WatchStart};
+use objects::request::{Env, Key, Request, Shared, Stored, Verb, View};
+use objects::status::Status;
+use objects::views::bytes_from_storage;
+use std::sync::Arc;
+
+/// How often a request is decided again because what it was decided on did not come to be.
+const TRIES: u32 = 5;
+
+/// The most that one entry may remove: far below what a segment of the log can hold.
+const ENTRY_BYTES_MAX: usize = 8 << 20;
+
+impl Cell {
+    pub(super) fn on_request(&mut self, now: Now, to: ReplyTo, request: Arc<Request>, fx: &mut Vec<Effect>) {
+        if !self.leading {
+            return self.reply(to, Outcome::NotLeader, fx);
+        }
+        // A leader behind the highest bundle in its log would decide by rights that were taken away since.
+        let behind = self.bundle.number().get() < self.member.cell().bundle();
+        if behind && self.config.role != Role::Root {
+            return self.reply(to, Outcome::NotLeader, fx);
+        }
+        if self.waiting() >= self.config.waiting_max {
+            return self.reply(to, Outcome::Busy, fx);
+        }
+        self.decide(now, to, request, 0, fx);
+    }
+
+    /// Decides a request and proposes, holds or parks what comes of it.
+    pub(super) fn decide(&mut self, now: Now, to: ReplyTo, request: Arc<Request>, tries: u32, fx: &mut Vec<Effect>) {
+        let reads = matches!(request.verb, Verb::Get | Verb::List | Verb::Watch);
+        if !reads {
+            if let Some(known) = self.retried(&request) {
+                let pending = match known {
+                    Ok(answer) => Pending::Done(to, answer),
+                    Err(status) => Pending::Refused(to, status),
+                };
+                return self.hold_answer(now, false, pending);
+            }
+            if self.member.cell().clock().ahead_ms(now.wall) > self.config.ahead_ms_max {
+                return self.reply(to, Outcome::Busy, fx);
+            }
+            if tries >= TRIES {
+                let name = request.name.as_deref().unwrap_or_default();
+                let status = Status::modified(request.kind, name);
+                return self.hold_answer(now, false, Pending::Refused(to, Box::new(status)));
+            }
+        }
+        let decision = {
+            // Reads see committed state only; writes are decided on what is in flight as well.
+            let flight = (!reads).then_some(&self.flight);
+            let view = CellView { state: self.state(), flight, bundle: &self.bundle };
+            let env = Env { now: now.wall, revision: self.state().revision(), config: &self.config.settings };
+            decide(&request, &view, &env)
+        };
+        match decision {
+            Decision::Commit(plan) => self.propose(now, to, request, tries, plan, fx),
+            Decision::Refuse(status) => self.hold_answer(now, reads, Pending::Refused(to, status)),
+            Decision::Answer(answer) => self.hold_answer(now, reads, Pending::Done(to, answer)),
+            Decision::List(plan) => self.hold_answer(now, true, Pending::List(to, request, plan)),
+            Decision::Watch(plan) => self.hold_answer(now, true, Pending::Watch(to, request, plan)),
+            Decision::Token(token) => self.hold_answer(now, false, Pending::Other(to, Box::new(Outcome::Token(token)))),
+            Decision::Stream(stream) => {
+                self.hold_answer(now, false, Pending::Other(to, Box::new(Outcome::Stream(stream))))
+            }
+        }
+    }
+
+    /// What is known of a request that was executed before, or is too old to be known.
+    fn retried(&self, request: &Request) -> Option<Result<Answer, Box<Status>>> {
+        let stamp = RequestStamp { id: request.id, first_sent: request.sent };
+        let done = match self.member.cell().requests().look(&stamp) {
+            Seen::Fresh => return None,
+            Seen::TooOld => {
+                let why =
+                    "the request was first sent too long ago to know whether it was executed; it was not executed now";
+                return Some(Err(Box::new(Status::timeout(why, 0))));
+            }
+            Seen::Done(done) => done,
+        };
+        let code = if request.verb == Verb::Create { 201 } else { 200 };
+        let now = done.keys.first().and_then(|k| self.state().get(k));
+        let payload = match now {
+            Some(r) => Payload::Json(bytes_from_storage(request.kind, &r.value)),
+            None => Payload::Status(Box::new(Status::success(200, None))),
+        };
+        Some(Ok(Answer { code, warnings: Vec::new(), payload }))
+    }
+
+    fn propose(&mut self, now: Now, to: ReplyTo, request: Arc<Request>, tries: u32, plan: Plan, fx: &mut Vec<Effect>) {
+        if !self.ample && plan.writes.iter().any(|w| w.tree.is_some()) {
+            let why = "the disk of the node that leads this cell is full: nothing was written. Delete what is not needed, or free space on the node; writing goes on by itself";
+            return self.reply(to, Outcome::Refused(Box::new(Status::unavailable(why))), fx);
+        }
+        // One entry holds all of it, with the last images of what it removes.
+        let bytes: usize = plan
+            .writes
+            .iter()
+            .map(|w| match &w.tree {
+                Some(_) => 0,
+                None => self.state().get(&key_bytes(&w.key.storage, &w.key.name)).map_or(0, |r| r.len()),
+            })
+            .sum();
+        if bytes > ENTRY_BYTES_MAX {
+            let why = format!(
+                "this would change {bytes} bytes of objects at once, and {ENTRY_BYTES_MAX} is the most; nothing was changed. Do it in parts, by label or one by one"
+            );
+            return self.reply(to, Outcome::Refused(Box::new(Status::too_large(&why))), fx);
+        }
+        let revisions: Vec<Revision> = plan.writes.iter().map(|_| self.member.cell_mut().mint(now.wall)).collect();
+        let (records, answer) = plan.finish(&revisions);
+        let stamp = RequestStamp { id: request.id, first_sent: request.sent };
+        self.commit(now, Some((stamp, Waiting { to, answer, request, tries })), records);
+    }
+
+    /// Proposes results as one entry.
+    pub(super) fn commit(&mut self, now: Now, asked: Option<(RequestStamp, Waiting)>, records: Vec<Record>) {
+        let changes = records.iter().map(|r| self.change(r)).collect();
+        let (request, waiting) = asked.unzip();
+        let entry = Commit { bundle: self.bundle.number().get(), request, changes };
+        let id = self.call();
+        let results = records.into_iter().map(|r| {
+            let revision = r.revision;
+            (r.key, r.object.map(|(meta, json)| Stored { revision, meta, json }))
+        });
+        self.flight.push(id.0, results);
+        if let Some(waiting) = waiting {
+            self.proposed.insert(id, waiting);
+        }
+        self.raft(now, raft::Input::Propose { id, payload: entry.encode() });
+    }
+
+    fn change(&self, r: &Record) -> Change {
+        let key = key_bytes(&r.key.storage, &r.key.name);
+        let committed = self.state().get(&key);
+        let write = match &r.object {
+            Some((meta, json)) => Write::Put {
+                // The creation of an object that is still in flight has the revision it was expected at,
+                // or an earlier one of the same flight: near enough, as nothing depends on more.
+                created: r.expected.map_or(r.revision, |at| committed.map_or(at, |c| c.created)),
+                meta: meta.encode(),
+                value: json.clone(),
+            },
+            None => {
+                let last = match self.flight.get(&r.key) {
+                    Some(newest) => newest.map(|s| (s.meta.encode(), s.json.clone())),
+                    None => committed.map(|c| (c.meta.clone(), c.value.clone())),
+                };
+                let (meta, value) = last.unwrap_or_default();
+                Write::Delete { meta, value }
+            }
+        };
+        let expect = r.expected.map_or(Expect::Absent, Expect::At);
+        Change { key, expect, revision: r.revision, write }
+    }
+
+    /// Holds an answer until the entries it rests on are applied (none, if it rests on committed state
+    /// only) and leadership is confirmed.
+    fn hold_answer(&mut self, now: Now, committed: bool, answer: Pending) {
+        let after = if committed { None } else { self.flight.newest() };
+        let id = self.call();
+        self.hold.push(Held { after, read: Some(id.0), answer });
+        self.raft(now, raft::Input::Read { id });
+    }
+
+    /// Gives an answer whose conditions are met.
+    pub(super) fn finish(&mut self, pending: Pending, fx: &mut Vec<Effect>) {
+        let (to, outcome) = match pending {
+            Pending::Done(to, answer) => (to, Outcome::Done(answer)),
+            Pending::Refused(to, status) => (to, Outcome::Refused(status)),
+            Pending::Other(to, outcome) => (to, *outcome),
+            Pending::List(to, request, plan) => match self.list(&request, &plan) {
+                Ok(snapshot) => (to, Outcome::List { plan, snapshot }),
+                Err(Missing::Future(asked)) => return self.park(to, request, asked),
+                Err(Missing::Gone(_)) => (to, Outcome::Refused(Box::new(plan.expired()))),
+            },
+            Pending::Watch(to, request, plan) => match self.watch(&request, plan) {
+                Ok(opened) => (to, Outcome::Watch(Box::new(opened))),
+                Err(Missing::Future(asked)) => return self.park(to, request, asked),
+                Err(Missing::Gone(g)) => (to, Outcome::Refused(Box::new(WatchPlan::expired(g.asked, g.oldest)))),
+            },
+        };
+        self.reply(to, outcome, fx);
+    }
+
+    fn list(&self, request: &Request, plan: &ListPlan) -> Result<Snapshot, Missing> {
+        let storage = request.kind.storage;
+        let have = self.known();
+        match plan.at {
+            At::Latest => Ok(Snapshot::now(self.state(), storage)),
+            At::NotOlderThan(asked) | At::Exactly(asked) if asked > have => Err(Missing::Future(asked)),
+            At::NotOlderThan(_) => Ok(Snapshot::now(self.state(), storage)),
+            At::Exactly(asked) => {
+                let since = self.member.cell().history().since(storage.as_bytes(), asked).map_err(Missing::Gone)?;
+                Ok(Snapshot::before(self.state(), storage, asked, since))
+            }
+        }
+    }
+
+    fn watch(&mut self, request: &Request, plan: WatchPlan) -> Result<Opened, Missing> {
+        let have = self.known();
+        let storage: Arc<str> = request.kind.storage.into();
+        let demand = match plan.start {
+            WatchStart::State { not_older_than, .. } | WatchStart::Newest(not_older_than) => not_older_than,
+            WatchStart::After(r) => Some(r),
+        };
+        if let Some(asked) = demand.filter(|d| *d > have) {
+            return Err(Missing::Future(asked));
+        }
+        self.next_watch += 1;
+        let serial = self.next_watch;
+        let mut opened = Opened { kind: request.kind, plan, state: None, backlog: Vec::new(), revision: have, serial };
+        match opened.plan.start {
+            WatchStart::State { .. } => opened.state = Some(Snapshot::now(self.state(), &storage)),
+            WatchStart::Newest(_) => {}
+            WatchStart::After(asked) => {
+                let since = self.member.cell().history().since(storage.as_bytes(), asked).map_err(Missing::Gone)?;
+                opened.backlog = since.map(super::Change::of).collect();
+            }
+        }
+        self.subscribed.insert(storage, serial);
+        Ok(opened)
+    }
+
+    fn park(&mut self, to: ReplyTo, request: Arc<Request>, asked: Revision) {
+        // The moment is set when time is next at hand, in this very step.
+        self.futures.push(Future { to, request, asked, until: Time::NEVER });
+    }
+
+    /// Looks again at reads of revisions that were not there.
+    pub(super) fn release_futures(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        let have = self.known();
+        for mut f in std::mem::take(&mut self.futures) {
+            if f.until == Time::NEVER {
+                f.until = now.mono + self.config.future;
+            }
+            if f.asked <= have {
+                self.decide(now, f.to, f.request, 0, fx);
+            } else if now.mono >= f.until {
+                let status = Status::too_large_resource_version(f.asked.get(), have.get());
+                self.reply(f.to, Outcome::Refused(Box::new(status)), fx);
+            } else {
+                self.futures.push(f);
+            }
+        }
+    }
+}
+
+/// Why a read cannot be answered from what is here.
+enum Missing {
+    /// Not yet.
+    Future(Revision),
+    /// No longer.
+    Gone(Gone),
+}
+
+/// What a decision reads.
+struct CellView<'a> {
+    state: &'a State,
+    flight: Option<&'a Flight>,
+    bundle: &'a Bundle,
+}
+
+impl View for CellView<'_> {
+    fn get(&self, storage: &str, name: &str) -> Option<Stored> {
+        if let Some(flight) = self.flight {
+            let key = Key { storage: storage.into(), name: name.into() };
+            if let Some(newest) = flight.get(&key) {
+                return newest.cloned();
+            }
+        }
+        self.state.get(&key_bytes(storage, name)).map(|r| stored(r))
+    }
+
+    fn list<'a>(&'a self, storage: &str, after: Option<&str>) -> Box<dyn Iterator<Item = (Arc<str>, Stored)> + 'a> {
+        let committed = records::scan(self.state, storage, after);
+        let Some(flight) = self.flight.filter(|f| f.len() > 0) else { return Box::new(committed) };
+        let over: Vec<(Arc<str>, Option<Stored>)> =
+            flight.range(storage, after).map(|(k, s)| (k.name.clone(), s.cloned())).collect();
+        Box::new(Overlaid::new(committed, over))
+    }
+
+    fn shared(&self) -> &dyn Shared {
+        self.bundle
+    }
+}

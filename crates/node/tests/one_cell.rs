@@ -1,0 +1,308 @@
+//! One cell of one member, as scripts: requests in, answers out, a disk that keeps only what it said it
+//! kept.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use agree::log::Record;
+use base::{CellId, Chance, Now, RequestId, Time, Uid, Wall};
+use node::bundle::Bundle;
+use node::cell::{Cell, Config, Effect, Found, Input, Outcome, ReplyTo, Role};
+use node::genesis;
+use objects::decision::Payload;
+use objects::kinds;
+use objects::request::{Body, Config as Settings, Options, Request, User, Verb};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// A cell, its disk and whoever waits for it.
+struct World {
+    cell: Cell,
+    now: Now,
+    /// Written and durable.
+    disk: Vec<Record>,
+    /// Written, not durable: lost in a power cut.
+    cache: VecDeque<(agree::log::Ticket, Vec<Record>)>,
+    answers: BTreeMap<u64, Outcome>,
+    events: Vec<(String, String)>,
+    next: u64,
+}
+
+fn id() -> CellId {
+    CellId(Uid::from_chance(7))
+}
+
+fn bundle() -> Arc<Bundle> {
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "d", "uid": id().to_string()},
+        "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
+    let change = node::bundle::Change { storage: "Namespace", name: "d", tree: Some(namespace) };
+    Arc::new(Bundle::default().with(base::Revision::from_u64(1 << 40).unwrap(), [change]))
+}
+
+impl World {
+    fn new(found: Option<Found>, wall: Wall) -> World {
+        let config = Config::new(id(), Role::Namespace("d".into()), Arc::new(Settings::default()));
+        let genesis = genesis::namespace("d", id().0, bundle().number(), "PEM", wall);
+        let now = Now { mono: Time::from_ms(1), wall };
+        let disk = found.as_ref().map(|f| f.records.clone()).unwrap_or_default();
+        let cell = Cell::new(config, found, bundle(), Some(genesis), &Chance::from_u64(1), now).unwrap();
+        let mut w =
+            World { cell, now, disk, cache: VecDeque::new(), answers: BTreeMap::new(), events: Vec::new(), next: 1 };
+        w.step(Input::Tick);
+        w
+    }
+
+    fn step(&mut self, input: Input) {
+        let mut fx = Vec::new();
+        self.cell.step(self.now, input, &mut fx);
+        self.cell.check();
+        for e in fx {
+            match e {
+                Effect::Persist { ticket, records, .. } => self.cache.push_back((ticket, records)),
+                Effect::Reply(r) => {
+                    assert!(self.answers.insert(r.to.0, r.outcome).is_none(), "answered twice");
+                }
+                Effect::Events { changes, .. } => {
+                    for c in changes.iter() {
+                        let what = match (&c.before, &c.after) {
+                            (None, Some(_)) => "added",
+                            (Some(_), Some(_)) => "modified",
+                            _ => "deleted",
+                        };
+                        self.events.push((what.into(), c.key.name.to_string()));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The disk has kept everything it was given.
+    fn sync(&mut self) {
+        while let Some((ticket, records)) = self.cache.pop_front() {
+            self.disk.extend(records);
+            self.step(Input::Durable(ticket));
+        }
+    }
+
+    /// Power is cut and comes back.
+    fn power_cut(self) -> World {
+        let found = Found { records: self.disk, lossy: false };
+        World::new(Some(found), self.now.wall)
+    }
+
+    fn request(&mut self, verb: Verb, name: &str, body: Option<Value>) -> Request {
+        self.next += 1;
+        Request {
+            id: RequestId(u128::from(self.next) + (u128::from(self.now.wall.0) << 64)),
+            sent: self.now.wall,
+            user: Arc::new(User { name: "admin".into(), groups: vec!["system:masters".into()], ..User::default() }),
+            verb,
+            kind: kinds::by_kind("", "v1", "ConfigMap").unwrap(),
+            namespace: Some("d".into()),
+            name: (!name.is_empty() && verb != Verb::Create).then(|| name.into()),
+            subresource: "".into(),
+            options: Options { field_manager: "test".into(), ..Options::default() },
+            body: body.map_or(Body::None, |tree| Body::Object { tree, strict: Vec::new() }),
+            uid: Uid::from_chance(u128::from(self.next) << 64 | u128::from(self.next)),
+            suffix: self.next,
+        }
+    }
+
+    fn post(&mut self, request: Request) -> u64 {
+        self.next += 1;
+        let to = self.next;
+        self.step(Input::Request { to: ReplyTo(to), request: Arc::new(request) });
+        to
+    }
+
+    fn create(&mut self, name: &str, value: &str) -> u64 {
+        let body = map(name, value);
+        let r = self.request(Verb::Create, name, Some(body));
+        self.post(r)
+    }
+
+    fn get(&mut self, name: &str) -> Outcome {
+        let r = self.request(Verb::Get, name, None);
+        let to = self.post(r);
+        self.answers.remove(&to).expect("a leader alone confirms itself at once")
+    }
+
+    fn code(&mut self, to: u64) -> Option<u16> {
+        self.answers.remove(&to).map(|o| code(&o))
+    }
+}
+
+fn map(name: &str, value: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "d"}, "data": {"v": value}})
+}
+
+fn code(o: &Outcome) -> u16 {
+    match o {
+        Outcome::Done(a) => a.code,
+        Outcome::Refused(s) => s.code,
+        Outcome::NotLeader => 1,
+        Outcome::Busy => 2,
+        Outcome::Unknown => 3,
+        _ => 0,
+    }
+}
+
+fn tree(o: &Outcome) -> Value {
+    match o {
+        Outcome::Done(a) => match &a.payload {
+            Payload::Json(b) => serde_json::from_slice(b).unwrap(),
+            p => p.tree(),
+        },
+        _ => Value::Null,
+    }
+}
+
+fn world() -> World {
+    let mut w = World::new(None, Wall(1_769_846_400_000));
+    w.sync();
+    assert!(w.cell.is_leading());
+    w
+}
+
+#[test]
+fn a_write_is_answered_only_once_it_is_on_the_disk() {
+    let mut w = world();
+    let to = w.create("a", "1");
+    assert_eq!(w.code(to), None);
+    assert_eq!(code(&w.get("a")), 404, "nobody sees what is not committed");
+    w.sync();
+    assert_eq!(w.code(to), Some(201));
+    assert_eq!(tree(&w.get("a"))["data"]["v"], "1");
+}
+
+#[test]
+fn two_creates_of_one_name_in_flight_see_each_other() {
+    let mut w = world();
+    let (first, second) = (w.create("a", "1"), w.create("a", "2"));
+    assert_eq!(w.code(second), None, "the refusal rests on an entry that is not committed");
+    w.sync();
+    assert_eq!((w.code(first), w.code(second)), (Some(201), Some(409)));
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_power_cut_and_what_was_not_may_be_gone() {
+    let mut w = world();
+    let kept = w.create("kept", "1");
+    w.sync();
+    assert_eq!(w.code(kept), Some(201));
+    let lost = w.create("lost", "1");
+    assert_eq!(w.code(lost), None);
+    let mut w = w.power_cut();
+    w.sync();
+    assert_eq!(tree(&w.get("kept"))["data"]["v"], "1");
+    assert_eq!(code(&w.get("lost")), 404);
+    assert_eq!(tree(&w.get("kube-root-ca.crt"))["data"]["ca.crt"], "PEM");
+}
+
+#[test]
+fn a_retry_of_a_request_is_answered_and_not_executed_again() {
+    let mut w = world();
+    let r = w.request(Verb::Create, "a", Some(map("a", "1")));
+    let first = w.post(r.clone());
+    w.sync();
+    assert_eq!(w.code(first), Some(201));
+    let again = w.post(r.clone());
+    assert_eq!(w.code(again), Some(201), "not AlreadyExists: it is the same request");
+    let mut w = w.power_cut();
+    w.sync();
+    let after_restart = w.post(r);
+    w.sync();
+    assert_eq!(w.code(after_restart), Some(201), "the table is kept with the log");
+}
+
+#[test]
+fn a_watch_goes_on_where_its_list_ended() {
+    let mut w = world();
+    let a = w.create("a", "1");
+    w.sync();
+    w.code(a);
+    let r = w.request(Verb::List, "", None);
+    let to = w.post(r);
+    let Some(Outcome::List { plan, snapshot }) = w.answers.remove(&to) else { panic!("no list") };
+    let listed = plan.run(snapshot.iter(None), snapshot.revision());
+    assert_eq!(listed.items.len(), 2);
+    let b = w.create("b", "1");
+    w.sync();
+    w.code(b);
+    let mut r = w.request(Verb::Watch, "", None);
+    r.options.resource_version = listed.revision.to_string();
+    let to = w.post(r);
+    let Some(Outcome::Watch(opened)) = w.answers.remove(&to) else { panic!("no watch") };
+    assert!(opened.state.is_none());
+    let names: Vec<&str> = opened.backlog.iter().map(|c| &*c.key.name).collect();
+    assert_eq!(names, ["b"]);
+    let r = w.request(Verb::Delete, "a", None);
+    w.post(r);
+    w.sync();
+    assert_eq!(w.events, [("deleted".to_owned(), "a".to_owned())]);
+}
+
+#[test]
+fn a_list_at_an_older_revision_shows_what_was_then() {
+    let mut w = world();
+    w.create("a", "old");
+    w.sync();
+    let then = w.cell.state().revision();
+    let mut changed = tree(&w.get("a"));
+    changed["data"]["v"] = json!("new");
+    let r = w.request(Verb::Update, "a", Some(changed));
+    w.post(r);
+    w.create("b", "1");
+    w.sync();
+    let mut r = w.request(Verb::List, "", None);
+    r.options.resource_version = then.to_string();
+    r.options.resource_version_match = "Exact".into();
+    let to = w.post(r);
+    let Some(Outcome::List { plan, snapshot }) = w.answers.remove(&to) else { panic!("no list") };
+    let listed = plan.run(snapshot.iter(None), snapshot.revision());
+    let seen: Vec<Value> = listed.items.iter().map(|s| s.tree()["data"]["v"].clone()).collect();
+    assert_eq!(seen[0], "old");
+    assert_eq!(listed.items.len(), 2, "a and the trust bundle, and not b");
+}
+
+#[test]
+fn a_revision_that_is_not_there_yet_is_waited_for_and_then_refused() {
+    let mut w = world();
+    let future = Wall(w.now.wall.0 + 3_600_000);
+    let mut r = w.request(Verb::List, "", None);
+    r.options.resource_version = base::Revision::end_of(future).to_string();
+    let to = w.post(r);
+    assert!(w.code(to).is_none());
+    w.now.mono = w.cell.next_deadline().expect("it waits for a moment");
+    w.step(Input::Tick);
+    assert_eq!(w.code(to), Some(504));
+}
+
+#[test]
+fn more_callers_than_the_bound_are_told_to_come_back() {
+    let mut w = world();
+    let all: Vec<u64> = (0..1100).map(|n| w.create(&format!("c{n}"), "x")).collect();
+    let busy = all.iter().filter(|to| matches!(w.answers.get(to), Some(Outcome::Busy))).count();
+    assert_eq!(busy, 76);
+    w.sync();
+    assert_eq!(all.iter().filter(|to| w.answers.get(to).is_some_and(|o| code(o) == 201)).count(), 1024);
+}
+
+#[test]
+fn on_a_full_disk_writes_are_refused_deletes_go_through_and_nothing_acknowledged_is_lost() {
+    let mut w = world();
+    w.create("a", "1");
+    w.sync();
+    w.step(Input::Space { ample: false });
+    let refused = w.create("b", "1");
+    assert_eq!(w.code(refused), Some(503));
+    let r = w.request(Verb::Delete, "a", None);
+    let deleted = w.post(r);
+    w.sync();
+    assert_eq!(w.code(deleted), Some(200));
+    w.step(Input::Space { ample: true });
+    let again = w.create("b", "1");
+    w.sync();
+    assert_eq!(w.code(again), Some(201));
+}
