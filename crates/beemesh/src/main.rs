@@ -1,1 +1,64 @@
-fn main() {}
+//! The program: `beemesh up` runs a node, the other commands look at one.
+
+mod admin;
+mod backend;
+mod cli;
+mod config;
+mod driver;
+mod files;
+mod kubeconfig;
+mod mesh;
+mod metrics;
+mod register;
+mod up;
+
+use clap::{CommandFactory, Parser};
+use cli::exit::{Exit, code_of};
+use cli::{Args, Command};
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    // A machine that breaks an invariant of its own must not be stepped again by another thread.
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        print(panic);
+        std::process::abort();
+    }));
+    match run(args) {
+        Ok(()) => ExitCode::from(Exit::Done as u8),
+        Err(e) => {
+            eprintln!("beemesh: {e:#}");
+            ExitCode::from(code_of(&e) as u8)
+        }
+    }
+}
+
+fn run(args: Args) -> anyhow::Result<()> {
+    match args.command {
+        Command::Up(up) => {
+            tracing_subscriber::fmt()
+                .with_env_filter(
+                    tracing_subscriber::EnvFilter::try_from_env("BEEMESH_LOG").unwrap_or_else(|_| "info".into()),
+                )
+                .with_writer(std::io::stderr)
+                .init();
+            let config = config::Config::new(*up)?;
+            up::check_pods(&config.pods)?;
+            up::run(config)
+        }
+        Command::Status(show) => cli::show::status(&show),
+        Command::Cells(show) => cli::show::cells(&show),
+        Command::Man => {
+            clap_mangen::Man::new(Args::command()).render(&mut std::io::stdout())?;
+            Ok(())
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "beemesh", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}

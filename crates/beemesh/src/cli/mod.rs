@@ -1,0 +1,107 @@
+//! What a person types. [`Args`] is the text; what the program needs is made of it in [`crate::config`].
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+pub(crate) mod exit;
+pub(crate) mod show;
+
+/// Global mesh computing: one small program on every machine, no machine special.
+#[derive(Parser, Debug)]
+#[command(name = "beemesh", version, disable_help_subcommand = true, after_help = exit::HELP)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Run a node in the foreground: found a mesh of one, or resume what is in the data directory
+    Up(Box<Up>),
+    /// Show how this machine's node is
+    Status(Show),
+    /// Show the cells this machine's node keeps
+    Cells(Show),
+    /// Print the man page
+    #[command(hide = true)]
+    Man,
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Flags of `beemesh up`.
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Up {
+    /// Where everything is kept [default: /var/lib/beemesh, or ~/.local/share/beemesh without root]
+    #[arg(long, value_name = "DIR", env = "BEEMESH_DATA")]
+    pub(crate) data: Option<PathBuf>,
+    /// Address and UDP port other nodes reach this one at
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:7443")]
+    pub(crate) listen: SocketAddr,
+    /// Address and port of the Kubernetes API
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:6443")]
+    pub(crate) api: SocketAddr,
+    /// The node's name, as `kubectl get nodes` shows it [default: the host name]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// The failure domain this machine is in: label topology.kubernetes.io/zone
+    #[arg(long, value_name = "Z")]
+    pub(crate) zone: Option<String>,
+    /// A label of the node; may be given often
+    #[arg(long = "label", value_name = "K=V")]
+    pub(crate) labels: Vec<String>,
+    /// Write the administrator's kubeconfig here as well, and leave ~/.kube/config alone
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Use the container runtime at this CRI socket instead of a containerd of our own
+    #[arg(long, value_name = "SOCKET", conflicts_with = "runtime")]
+    pub(crate) cri: Option<PathBuf>,
+    /// Run pods with a containerd of our own, or keep cells and serve the API without running pods
+    #[arg(long, value_enum, default_value_t = Runtime::Containerd)]
+    pub(crate) runtime: Runtime,
+    /// The mesh's trust domain, when founding [default: drawn]
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) trust_domain: Option<String>,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Runtime {
+    /// A containerd of our own
+    Containerd,
+    /// No pods: works without root
+    None,
+}
+
+/// Flags of the commands that show something of a running node.
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Show {
+    /// The data directory the node was started with
+    #[arg(long, value_name = "DIR", env = "BEEMESH_DATA")]
+    pub(crate) data: Option<PathBuf>,
+    /// json prints everything there is; the default is for people
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Output {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+}
