@@ -1,8 +1,9 @@
 //! What a machine does to a program: the port is taken, the disk is full, the disk fails.
 
 use anyhow::{Result, ensure};
-use e2e::{Forgetful, Loss, Node, Options, Place};
+use e2e::{Forgetful, Loss, Node, Options, Place, until};
 use std::net::TcpListener;
+use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
 
@@ -68,6 +69,8 @@ fn a_full_disk_refuses_what_grows_and_still_deletes() -> Result<()> {
     kubectl.ok(&["get", "configmap", "old", "-n", "shop"])?;
     kubectl.ok(&["delete", "configmap", "old", "-n", "shop"])?;
     disk.resize(4096 * MIB);
-    kubectl.ok(&["create", "configmap", "new", "-n", "shop"])?;
-    Ok(())
+    // The log looks for room every two seconds: writing goes on by itself.
+    until("a write after space was freed", Duration::from_secs(30), || {
+        Ok(kubectl.run(&["create", "configmap", "new", "-n", "shop"])?.succeeded().then_some(()))
+    })
 }

@@ -39,7 +39,7 @@ pub(crate) struct Up {
     /// Where everything is kept [default: /var/lib/beemesh, or ~/.local/share/beemesh without root]
     #[arg(long, value_name = "DIR", env = "BEEMESH_DATA")]
     pub(crate) data: Option<PathBuf>,
-    /// Address and UDP port other nodes reach this one at
+    /// Address and UDP port other nodes reach this one at; not used before meshes of several machines
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:7443")]
     pub(crate) listen: SocketAddr,
     /// Address and port of the Kubernetes API
@@ -57,11 +57,11 @@ pub(crate) struct Up {
     /// Write the administrator's kubeconfig here as well, and leave ~/.kube/config alone
     #[arg(long, value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,
-    /// Use the container runtime at this CRI socket instead of a containerd of our own
+    /// Use the container runtime at this CRI socket; refused by this release
     #[arg(long, value_name = "SOCKET", conflicts_with = "runtime")]
     pub(crate) cri: Option<PathBuf>,
-    /// Run pods with a containerd of our own, or keep cells and serve the API without running pods
-    #[arg(long, value_enum, default_value_t = Runtime::Containerd)]
+    /// Who runs pods: this release keeps cells and serves the API, and runs none
+    #[arg(long, value_enum, default_value_t = Runtime::None)]
     pub(crate) runtime: Runtime,
     /// The mesh's trust domain, when founding [default: drawn]
     #[arg(long, value_name = "DOMAIN")]
@@ -70,7 +70,7 @@ pub(crate) struct Up {
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Runtime {
-    /// A containerd of our own
+    /// A containerd of our own; refused by this release
     Containerd,
     /// No pods: works without root
     None,
