@@ -24,7 +24,7 @@ build:
 	cargo build --locked --workspace --all-targets
 
 up:
-	@sh install/needs.sh build run
+	@sh install/needs.sh build
 	cargo build --locked --workspace --bins
 	@exec target/debug/beemesh up $(UP)
 

@@ -1,16 +1,15 @@
 #!/bin/sh
 # needs.sh GROUP... - what a group of Make targets needs of the system: installed by apt-get where we are
 # root, else named in one line to run. Rust is never installed, only asked for.
-#   build  to compile        run  to run pods        e2e  to run the end-to-end tests
+#   build  to compile        e2e  to run the end-to-end tests
 set -eu
 
 rust_major=1 rust_minor=95
 
 packages_of() {
     case $1 in
-        # A C compiler and make for aws-lc and jemalloc; protoc for the container runtime's interface.
+        # A C compiler and make for aws-lc and jemalloc; protoc for Raft's messages.
         build) echo gcc libc6-dev make protobuf-compiler ;;
-        run) echo containerd runc containernetworking-plugins iptables ;;
         # kubectl comes as a Python package; a file system that forgets is mounted through FUSE.
         e2e) echo python3 python3-pip ca-certificates fuse3 ;;
         *) echo "needs.sh: no group $1" >&2; exit 2 ;;
@@ -21,11 +20,10 @@ installed() {
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ] && return
     # On a machine whose tools came another way, the tool is what counts.
     case $1 in
-        gcc | make | containerd | runc | iptables | python3) command -v "$1" ;;
+        gcc | make | python3) command -v "$1" ;;
         protobuf-compiler) command -v protoc ;;
         python3-pip) python3 -m pip --version ;;
         fuse3) command -v fusermount3 ;;
-        containernetworking-plugins) [ -x /opt/cni/bin/bridge ] ;;
         *) false ;;
     esac >/dev/null 2>&1
 }
