@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
-.PHONY: help up test verify fix e2e install build tools
+.PHONY: help up test verify fix e2e sim install build tools
 
 # Where rustup puts cargo, for a shell that has not been told yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -16,6 +16,7 @@ help:
 	@echo 'make verify   format, arrows between crates, purity, links, lints, documentation, unit tests; writes nothing'
 	@echo 'make fix      what a tool can mend of that'
 	@echo 'make e2e      the real program with the real kubectl, kills and power cuts; as root'
+	@echo 'make sim      2,000 seeds of the simulator: the same cell code, one to five keepers, every fault it knows'
 	@echo 'make install  the release build, man page, completions and a systemd unit, under PREFIX=$(PREFIX)'
 
 # The one build: every later cargo call names the whole workspace too and finds its work done.
@@ -43,6 +44,12 @@ tools:
 
 e2e: build tools
 	RUST_LIB_BACKTRACE=0 cargo test --locked --workspace --test scenarios
+
+SEEDS ?= 0..2000
+sim:
+	@sh install/needs.sh build
+	cargo build --locked --workspace --bins
+	@RUST_BACKTRACE=0 target/debug/sim --seeds $(SEEDS)
 
 install:
 	@sh install/needs.sh build

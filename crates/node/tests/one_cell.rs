@@ -217,6 +217,18 @@ fn a_retry_of_a_request_is_answered_and_not_executed_again() {
 }
 
 #[test]
+fn a_retry_that_meets_its_first_attempt_in_flight_is_told_to_ask_again() {
+    let mut w = world();
+    let r = w.request(Verb::Create, "a", Some(map("a", "1")));
+    let (first, again) = (w.post(r.clone()), w.post(r.clone()));
+    assert_eq!(w.code(again), Some(3), "neither AlreadyExists nor a revision that is never written");
+    w.sync();
+    assert_eq!(w.code(first), Some(201));
+    let later = w.post(r);
+    assert_eq!(w.code(later), Some(201));
+}
+
+#[test]
 fn a_watch_goes_on_where_its_list_ended() {
     let mut w = world();
     let a = w.create("a", "1");

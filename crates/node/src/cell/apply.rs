@@ -185,20 +185,22 @@ impl Cell {
 
     /// An entry of the log is applied: told to those who watch, and answered if it was proposed here.
     fn on_applied(&mut self, now: Now, id: Option<CallId>, outcome: Applied, fx: &mut Vec<Effect>) {
-        let conflict = match outcome {
+        let again = match outcome {
             Applied::Applied(changes) => {
                 self.announce(changes.iter().map(Change::of).collect(), fx);
                 false
             }
-            Applied::Conflict(_) => true,
-            Applied::Nothing | Applied::Repeated => false,
+            // A repeated request took effect as an earlier entry: its answer is that one's, not this one's,
+            // whose revisions were never written.
+            Applied::Conflict(_) | Applied::Repeated => true,
+            Applied::Nothing => false,
         };
         let Some(id) = id else { return };
         self.flight.applied(id.0);
         let ready = self.hold.applied(id.0);
         if let Some(waiting) = self.proposed.remove(&id) {
-            if conflict {
-                // What it was decided on did not come to be: it is decided again.
+            if again {
+                // What it was decided on did not come to be, or came to be before: it is decided again.
                 self.decide(now, waiting.to, waiting.request, waiting.tries + 1, fx);
             } else {
                 self.reply(waiting.to, Outcome::Done(waiting.answer), fx);

@@ -49,6 +49,10 @@ impl Cell {
                 };
                 return self.hold_answer(now, false, pending);
             }
+            // Its first attempt is under way here: what this one would see in flight is itself.
+            if self.proposed.values().any(|w| w.request.id == request.id) {
+                return self.reply(to, Outcome::Unknown, fx);
+            }
             if self.member.cell().clock().ahead_ms(now.wall) > self.config.ahead_ms_max {
                 return self.reply(to, Outcome::Busy, fx);
             }

@@ -1,0 +1,28 @@
+//! What must hold, one rule a file.
+//!
+//! Each checker looks at the cell from one side only: what its replicas are ([`election`], [`log`],
+//! [`applied`]), what its clients were told ([`register`], [`acknowledged`]), what its watchers saw ([`watch`]).
+
+pub mod acknowledged;
+pub mod applied;
+pub mod election;
+pub mod log;
+pub mod register;
+pub mod watch;
+
+/// A rule that did not hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// Whose rule it is: the name of its file, or `invariant` for a machine's own `check()`, or `liveness`.
+    pub checker: &'static str,
+    /// What was seen.
+    pub what: String,
+}
+
+/// The outcome of a check.
+pub type Checked = Result<(), Violation>;
+
+/// Fails with what was seen unless it holds.
+pub(crate) fn ensure(checker: &'static str, holds: bool, what: impl FnOnce() -> String) -> Checked {
+    if holds { Ok(()) } else { Err(Violation { checker, what: what() }) }
+}

@@ -1,0 +1,20 @@
+//! Where the simulator stands in for the world, and the known bugs that can be put back there.
+//!
+//! A checker that never fails proves nothing. Each bug here breaks a promise of the world or of the
+//! driver around a cell, never the cell itself, and a test names the checker that must catch it.
+
+/// A bug at one of the simulator's ports.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Bug {
+    /// None: the world keeps its promises.
+    #[default]
+    None,
+    /// The disk says that a write is durable as soon as it is handed over: an acknowledgement before
+    /// fsync.
+    AckBeforeFsync,
+    /// A gateway answers a get from the replica beside it, whether that leads or not: a read without
+    /// quorum.
+    ReadWithoutQuorum,
+    /// One change in twenty is not handed to the watchers.
+    EventLost,
+}

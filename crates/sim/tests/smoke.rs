@@ -1,0 +1,43 @@
+//! A few seeds of every day, and the proof that the checkers can fail.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use sim::{Bug, Counts, run};
+
+#[test]
+fn a_smoke_of_seeds_is_clean() {
+    let mut all = Counts::default();
+    for seed in 0..20 {
+        let counts = run(seed, Bug::None).unwrap_or_else(|v| panic!("seed {seed}: {}: {}", v.checker, v.what));
+        all.add(&counts);
+    }
+    println!("{all}");
+    let happened = [all.writes, all.reads, all.refusals, all.retries, all.events, all.terms, all.crashes, all.resumed];
+    assert!(happened.iter().all(|n| *n > 0), "something never happened: {all}");
+}
+
+#[test]
+fn one_seed_gives_one_history() {
+    assert_eq!(run(3, Bug::None).unwrap(), run(3, Bug::None).unwrap());
+}
+
+/// Which checkers catch a bug within so many seeds: the first one.
+fn caught(bug: Bug, seeds: u64) -> Option<(&'static str, u64)> {
+    (0..seeds).find_map(|s| run(s, bug).err().map(|v| (v.checker, s)))
+}
+
+#[test]
+fn an_acknowledgement_before_fsync_is_caught() {
+    let (checker, _) = caught(Bug::AckBeforeFsync, 20).unwrap();
+    // Whichever replica applies something else in the place of what was forgotten, or logs it there.
+    assert!(["applied", "log"].contains(&checker), "{checker}");
+}
+
+#[test]
+fn a_read_without_quorum_is_caught() {
+    assert_eq!(caught(Bug::ReadWithoutQuorum, 10).unwrap().0, "register");
+}
+
+#[test]
+fn a_lost_event_is_caught() {
+    assert_eq!(caught(Bug::EventLost, 5).unwrap().0, "watch");
+}
