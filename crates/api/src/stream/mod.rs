@@ -1,8 +1,8 @@
 //! Streams: exec, attach, port-forward, towards clients and towards a container runtime.
 //!
 //! Clients speak SPDY/3.1, WebSockets with a channel byte before each message, or SPDY tunnelled in a
-//! WebSocket; a runtime speaks SPDY. Whatever they speak, a process is five channels ([`remote`]) and a
-//! forwarded port a two-way stream ([`forward`]).
+//! WebSocket; a runtime speaks SPDY. Whatever they speak, a process is five channels (`remote`) and a
+//! forwarded port a two-way stream (`forward`).
 
 pub mod client;
 pub mod multiplex;

@@ -5,8 +5,8 @@
 //! takes the best bid, has it confirmed, and commits the binding. Capacity is true only at the node, so
 //! it is never counted twice, and nothing global is needed (architecture, sections 1 and 8).
 //!
-//! [`fit`] says why a node cannot take a pod, in the words kube-scheduler uses; [`score`] how well a
-//! node that can suits; [`Book`] is the node's own account of what is bound and reserved; [`award`]
+//! [`fit()`] says why a node cannot take a pod, in the words kube-scheduler uses; [`score()`] how well a
+//! node that can suits; [`Book`] is the node's own account of what is bound and reserved; [`award()`]
 //! chooses between bids and counts the reasons of those who could not bid.
 
 pub mod affinity;

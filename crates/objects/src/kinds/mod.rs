@@ -1,4 +1,4 @@
-//! The kinds the API serves: one row each ([`rows`]), and one small file of rules for those that have some.
+//! The kinds the API serves: one row each (`rows`), and one small file of rules for those that have some.
 //!
 //! A request to write goes through a kind's rules in this order, each a pure function: [`Rules::default`],
 //! [`prepare_create`] or [`prepare_update`], (admission), [`validate_create`] or [`validate_update`],
