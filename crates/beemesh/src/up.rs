@@ -138,19 +138,17 @@ fn found_or_resume(
     let now = clock::wall();
     let data = &config.data;
     let identity = if Identity::is_founded(data)? {
-        if let Some(asked) = &config.trust_domain {
-            let identity = Identity::resume(data, now)?;
-            if identity.trust_domain().to_string() != *asked {
-                bail!(
-                    "{} belongs to the mesh {}, not {asked}: leave out --trust-domain, or choose another --data",
-                    data.display(),
-                    identity.trust_domain()
-                );
-            }
-            identity
-        } else {
-            Identity::resume(data, now)?
+        let identity = Identity::resume(data, now)?;
+        if let Some(asked) = &config.trust_domain
+            && identity.trust_domain().to_string() != *asked
+        {
+            bail!(
+                "{} belongs to the mesh {}, not {asked}: leave out --trust-domain, or choose another --data",
+                data.display(),
+                identity.trust_domain()
+            );
         }
+        identity
     } else if recovered.cells.is_empty() {
         Identity::found(data, config.trust_domain.as_deref(), None, now)?
     } else {
@@ -187,7 +185,7 @@ fn found_or_resume(
             data.join("mesh.json").display()
         ),
     };
-    let first = genesis::root(ids, now);
+    let first = genesis::root(ids.stream("root"), now);
     Ok((identity, founding, first))
 }
 

@@ -168,11 +168,11 @@ impl Cell {
     fn begin(&mut self, now: Now) {
         let Some(genesis) = self.genesis.take() else { return };
         // Emptied is not new: what was deleted does not come back.
-        if self.state().revision() > Revision::ZERO || genesis.is_empty() {
+        if self.state().revision() > Revision::ZERO {
             return;
         }
-        self.member.cell_mut().mint_above(genesis.above);
-        let records = genesis.objects.into_iter().filter_map(|(kind, tree)| {
+        self.member.cell_mut().mint_above(genesis.above());
+        let records = genesis.objects().into_iter().filter_map(|(kind, tree)| {
             let name = tree["metadata"]["name"].as_str()?;
             let key = Key { storage: kind.storage.into(), name: name.into() };
             let revision = self.member.cell_mut().mint(now.wall);
