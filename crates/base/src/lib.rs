@@ -17,6 +17,7 @@ pub mod id;
 pub mod quantity;
 pub mod queue;
 pub mod revision;
+pub mod runtime;
 pub mod time;
 
 pub use chance::Chance;

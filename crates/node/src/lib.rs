@@ -10,7 +10,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod assignment;
 pub mod bundle;
 pub mod cell;
+pub mod errand;
 pub mod gateway;
 pub mod genesis;

@@ -487,6 +487,8 @@ impl World {
                     self.watcher.end();
                 }
             }
+            // The simulated world has no controllers yet.
+            Effect::Committed { .. } => {}
             Effect::Stopped { why } => return Err(Violation { checker: "invariant", what: why }),
             Effect::Leading(true)
             | Effect::Resume

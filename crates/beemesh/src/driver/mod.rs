@@ -444,6 +444,8 @@ impl World<Cell> for Driver {
                         }
                     }
                 }
+                // No machine of the leader's works on it yet.
+                Effect::Committed { .. } => {}
                 Effect::Replaced => lock(&self.fanouts).retain(|(cell, _), _| *cell != id),
                 Effect::Stopped { why } => {
                     tracing::error!(

@@ -1,6 +1,6 @@
 //! What comes back from agreement: entries applied, writes durable, leadership gained and lost.
 
-use super::records::{self, Change};
+use super::records::{self, Change, Objects};
 use super::{Cell, Effect, Outcome, Pending, Reply, ReplyTo, Role};
 use crate::bundle::{self, Bundle};
 use agree::cell::{self as agreed, Commit, Outcome as Applied, Write};
@@ -104,6 +104,7 @@ impl Cell {
                     fx.push(Effect::Bundle(self.bundle.clone()));
                 }
                 fx.push(Effect::Leading(true));
+                fx.push(Effect::Committed { objects: Objects::of(self.state()), changes: Arc::default() });
             }
             other => fx.push(Effect::Heartbeat(other)),
         }
@@ -209,7 +210,7 @@ impl Cell {
         self.give(ready, fx);
     }
 
-    /// Tells the bundle and the watchers.
+    /// Tells the bundle, the leader's own machines and the watchers.
     fn announce(&mut self, changes: Vec<Change>, fx: &mut Vec<Effect>) {
         if self.config.role == Role::Root {
             let shared: Vec<bundle::Change<'_>> = changes
@@ -231,10 +232,14 @@ impl Cell {
                 }
             }
         }
+        let changes: Arc<[Change]> = changes.into();
+        if self.leading {
+            fx.push(Effect::Committed { objects: Objects::of(self.state()), changes: changes.clone() });
+        }
         let mut by_storage: BTreeMap<Arc<str>, Vec<Change>> = BTreeMap::new();
-        for c in changes {
+        for c in changes.iter() {
             if self.subscribed.contains_key(&c.key.storage) {
-                by_storage.entry(c.key.storage.clone()).or_default().push(c);
+                by_storage.entry(c.key.storage.clone()).or_default().push(c.clone());
             }
         }
         for (storage, changes) in by_storage {

@@ -17,7 +17,7 @@ mod records;
 mod request;
 
 pub use outcome::{Opened, Outcome, Reply};
-pub use records::{Change, Snapshot};
+pub use records::{Change, Objects, Snapshot};
 
 use crate::bundle::Bundle;
 use crate::genesis::Genesis;
@@ -143,6 +143,15 @@ pub enum Effect {
         /// The resource's storage group-kind.
         storage: Arc<str>,
         /// What changed.
+        changes: Arc<[Change]>,
+    },
+    /// An entry was applied while the cell leads here: what its controllers and its scheduling work on.
+    /// Told in the order of the log, and only between [`Effect::Leading`] true and false; what there was
+    /// before is in `objects` of the first.
+    Committed {
+        /// All objects, as they are after it, or after a later entry of the same batch.
+        objects: Objects,
+        /// What changed; nothing, when the cell has just begun to lead.
         changes: Arc<[Change]>,
     },
     /// Everything of the resource up to this revision has been told.

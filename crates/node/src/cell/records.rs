@@ -64,6 +64,38 @@ impl Change {
     }
 }
 
+/// All committed objects of one cell, frozen. Cheap to clone; holds nothing of the machine back.
+#[derive(Clone, Default)]
+pub struct Objects {
+    state: State,
+}
+
+impl Objects {
+    pub(super) fn of(state: &State) -> Objects {
+        Objects { state: state.clone() }
+    }
+
+    /// The object of a storage group-kind with this name.
+    pub fn get(&self, storage: &str, name: &str) -> Option<Stored> {
+        self.state.get(&key_bytes(storage, name)).map(|r| stored(r))
+    }
+
+    /// The objects of a storage group-kind, in order of their names.
+    pub fn list(&self, storage: &str) -> impl Iterator<Item = (Arc<str>, Stored)> + Send + '_ {
+        scan(&self.state, storage, None)
+    }
+
+    /// Every key there is, in order.
+    pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
+        self.state.range(Bytes::new(), Bytes::new()).map(|(k, _)| key_of(k))
+    }
+
+    /// The newest revision in it.
+    pub fn revision(&self) -> Revision {
+        self.state.revision()
+    }
+}
+
 /// The objects of one kind in one cell, frozen at a revision. Holds nothing of the machine back.
 #[derive(Clone)]
 pub struct Snapshot {
