@@ -95,8 +95,9 @@ impl Cell {
             raft::Effect::Role(role) if role != raft::Role::Leader => self.step_down(fx),
             raft::Effect::Role(_) => {}
             raft::Effect::Closed { revision, index, .. } => self.on_closed(revision, index, fx),
-            raft::Effect::Leading { floor, .. } => {
+            raft::Effect::Leading { term, floor } => {
                 self.leading = true;
+                self.term = term;
                 // Nothing at or below the bounds it was elected with was minted by anybody else since.
                 self.closed = self.closed.max(floor);
                 self.begin(now);
@@ -104,7 +105,7 @@ impl Cell {
                     fx.push(Effect::Bundle(self.bundle.clone()));
                 }
                 fx.push(Effect::Leading(true));
-                fx.push(Effect::Committed { objects: Objects::of(self.state()), changes: Arc::default() });
+                fx.push(Effect::Committed { term, objects: Objects::of(self.state()), changes: Arc::default() });
             }
             other => fx.push(Effect::Heartbeat(other)),
         }
@@ -234,7 +235,8 @@ impl Cell {
         }
         let changes: Arc<[Change]> = changes.into();
         if self.leading {
-            fx.push(Effect::Committed { objects: Objects::of(self.state()), changes: changes.clone() });
+            let objects = Objects::of(self.state());
+            fx.push(Effect::Committed { term: self.term, objects, changes: changes.clone() });
         }
         let mut by_storage: BTreeMap<Arc<str>, Vec<Change>> = BTreeMap::new();
         for c in changes.iter() {

@@ -149,6 +149,8 @@ pub enum Effect {
     /// Told in the order of the log, and only between [`Effect::Leading`] true and false; what there was
     /// before is in `objects` of the first.
     Committed {
+        /// The term it leads in: greater than that of every leader before.
+        term: u64,
         /// All objects, as they are after it, or after a later entry of the same batch.
         objects: Objects,
         /// What changed; nothing, when the cell has just begun to lead.
@@ -282,6 +284,8 @@ pub struct Cell {
     bundle: Arc<Bundle>,
     genesis: Option<Genesis>,
     leading: bool,
+    /// The term it leads in, or last led in.
+    term: u64,
     /// The disk has room for everything.
     ample: bool,
     next_call: u64,
@@ -333,6 +337,7 @@ impl Cell {
             bundle,
             genesis,
             leading: false,
+            term: 0,
             ample: true,
             next_call: 1,
             flight: Flight::default(),
