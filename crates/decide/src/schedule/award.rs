@@ -1,6 +1,5 @@
 //! The leader's half: choosing between bids, and saying why there was none.
 
-use super::book::Reservation;
 use super::fit::Reason;
 use base::NodeId;
 use std::collections::BTreeMap;
@@ -10,9 +9,7 @@ use std::collections::BTreeMap;
 pub enum Answer {
     /// It reserved room.
     Bid {
-        /// Its promise.
-        reservation: Reservation,
-        /// 0 to 1,000.
+        /// How well it suits: 0 to 1,000.
         score: u32,
     },
     /// It cannot run the pod.
@@ -24,29 +21,27 @@ pub enum Answer {
 /// A choice.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Award {
-    /// Whose bid was taken.
+    /// Whose bid was taken: to be confirmed before the binding is committed.
     pub winner: NodeId,
-    /// Its promise, to be confirmed before the binding is committed.
-    pub reservation: Reservation,
-    /// Everybody else's promises, to be released at once.
-    pub losers: Vec<(NodeId, Reservation)>,
+    /// Who else bid: to be released at once.
+    pub losers: Vec<NodeId>,
 }
 
 /// Takes the best bid; of equals the one `tie` favours, so that equal nodes take turns. `None` without
 /// any bid.
 pub fn award(answers: &BTreeMap<NodeId, Answer>, tie: u64) -> Option<Award> {
-    let bids: Vec<(NodeId, Reservation, u32)> = answers
+    let bids: Vec<(NodeId, u32)> = answers
         .iter()
         .filter_map(|(n, a)| match a {
-            Answer::Bid { reservation, score } => Some((*n, *reservation, *score)),
+            Answer::Bid { score } => Some((*n, *score)),
             _ => None,
         })
         .collect();
-    let best = bids.iter().map(|b| b.2).max()?;
-    let top: Vec<&(NodeId, Reservation, u32)> = bids.iter().filter(|b| b.2 == best).collect();
-    let (winner, reservation, _) = *top[(tie % top.len() as u64) as usize];
-    let losers = bids.iter().filter(|b| b.0 != winner).map(|b| (b.0, b.1)).collect();
-    Some(Award { winner, reservation, losers })
+    let best = bids.iter().map(|b| b.1).max()?;
+    let top: Vec<NodeId> = bids.iter().filter(|b| b.1 == best).map(|b| b.0).collect();
+    let winner = *top.get((tie % top.len() as u64) as usize)?;
+    let losers = bids.iter().map(|b| b.0).filter(|n| *n != winner).collect();
+    Some(Award { winner, losers })
 }
 
 /// The message of condition PodScheduled and Event FailedScheduling, as kube-scheduler words it:
@@ -95,23 +90,21 @@ mod tests {
         NodeId([n; 32])
     }
 
-    fn bid(r: u64, score: u32) -> Answer {
-        Answer::Bid { reservation: Reservation(r), score }
+    fn bid(score: u32) -> Answer {
+        Answer::Bid { score }
     }
 
     #[test]
     fn the_best_bid_wins_and_all_others_are_released() {
-        let answers =
-            BTreeMap::from([(id(1), bid(1, 10)), (id(2), bid(7, 30)), (id(3), Answer::Silent), (id(4), bid(2, 20))]);
+        let answers = BTreeMap::from([(id(1), bid(10)), (id(2), bid(30)), (id(3), Answer::Silent), (id(4), bid(20))]);
         let a = award(&answers, 0).unwrap();
-        assert_eq!((a.winner, a.reservation), (id(2), Reservation(7)));
-        assert_eq!(a.losers, [(id(1), Reservation(1)), (id(4), Reservation(2))]);
+        assert_eq!(a, Award { winner: id(2), losers: vec![id(1), id(4)] });
         assert_eq!(award(&BTreeMap::from([(id(1), Answer::Silent)]), 0), None);
     }
 
     #[test]
     fn equal_bids_take_turns() {
-        let answers = BTreeMap::from([(id(1), bid(1, 5)), (id(2), bid(1, 5))]);
+        let answers = BTreeMap::from([(id(1), bid(5)), (id(2), bid(5))]);
         assert_ne!(award(&answers, 0).unwrap().winner, award(&answers, 1).unwrap().winner);
     }
 

@@ -3,57 +3,94 @@
 //! A node alone decides what it runs. A bid reserves; a reservation that is not confirmed lapses; a
 //! confirmed one is held until the node has read in the cell whether it was bound. So nothing is
 //! promised twice, whoever crashes.
+//!
+//! A reservation is known by the tender it answers and by the pod's uid: both are the leader's, so a
+//! message that comes late, twice or after a restart of either side never means another reservation
+//! than the one it was sent for.
 
-use super::fit::{Hosted, NodeFacts, Reason, fit};
+use super::admission::{Refusal, admit};
+use super::facts::{Hosted, NodeFacts};
+use super::fit::{Reason, fit};
 use super::score::score;
-use base::Time;
+use base::{CellId, Time};
 use objects::Tree;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A promise to run one pod, by its number at this node.
+/// A tender: which cell's leader asked, in which term of its leadership, and the how manieth time in it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Reservation(pub u64);
+pub struct Tender {
+    /// The pod's cell.
+    pub cell: CellId,
+    /// The leader's term.
+    pub term: u64,
+    /// Counts the leader's tenders.
+    pub number: u64,
+}
 
 /// Why the book refused.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum BookError {
-    /// The node cannot run it, for these reasons. Nothing was reserved.
-    Unfit(Vec<Reason>),
+    /// The node cannot run it. Nothing was reserved.
+    Unfit {
+        /// Why.
+        reasons: Vec<Reason>,
+        /// Without what is only reserved it could: ask again soon.
+        contended: bool,
+    },
     /// There is no such reservation (any more). Nothing changed; tender again.
     Lapsed,
     /// As many reservations as the book holds are open. Nothing was reserved; ask later.
     Full,
+    /// The tender is overtaken: the pod is bound here already, or a later tender was answered. Nothing
+    /// changed, and nobody waits for an answer.
+    Late,
 }
 
 #[derive(Clone, Debug)]
 struct Open {
-    uid: String,
-    /// When it lapses; `None` once confirmed: then only the cell's word ends it.
-    until: Option<Time>,
+    tender: Tender,
+    /// The pod's.
+    name: String,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// Bid: lapses by itself.
+    Reserved { until: Time },
+    /// Confirmed: only the cell's word ends it. The cell is asked for it at this moment.
+    Confirmed { ask: Time },
 }
 
 /// What a node has bound and reserved.
 #[derive(Clone, Debug)]
 pub struct Book {
     facts: NodeFacts,
-    open: BTreeMap<Reservation, Open>,
-    next: u64,
-    hold: Duration,
+    open: BTreeMap<String, Open>,
 }
 
 impl Book {
     /// At most this many reservations are open at a time.
     pub const OPEN_MAX: usize = 1024;
+    /// A bid that is not confirmed lapses after this.
+    pub const HOLD: Duration = Duration::from_secs(5);
+    /// A confirmed reservation of which nothing is heard is asked for every so often.
+    pub const ASK: Duration = Duration::from_secs(10);
 
-    /// A book for a node, whose bids hold for `hold`.
-    pub fn new(facts: NodeFacts, hold: Duration) -> Book {
-        Book { facts, open: BTreeMap::new(), next: 1, hold }
+    /// A book for a node.
+    pub fn new(facts: NodeFacts) -> Book {
+        Book { facts, open: BTreeMap::new() }
     }
 
     /// What the node knows of itself, reservations counted as hosted.
     pub fn facts(&self) -> &NodeFacts {
         &self.facts
+    }
+
+    /// How many reservations are open.
+    pub fn open(&self) -> usize {
+        self.open.len()
     }
 
     /// Labels, taints and capacity have changed; what is hosted stays.
@@ -62,35 +99,40 @@ impl Book {
         self.facts = NodeFacts { hosted, ..facts };
     }
 
-    /// Reserves room for a pod and scores the bid. Asked again for a pod that is reserved or bound
-    /// already, it gives the same reservation.
+    /// Reserves room for a pod for [`Book::HOLD`], and scores the bid. The same tender again gives the
+    /// same reservation; a later one for the same pod takes its place.
     ///
     /// # Errors
     /// See [`BookError`].
-    pub fn bid(&mut self, now: Time, uid: &str, pod: &Tree) -> Result<(Reservation, u32), BookError> {
+    pub fn bid(&mut self, now: Time, tender: Tender, uid: &str, pod: &Tree) -> Result<u32, BookError> {
         self.lapse(now);
-        if let Some((id, _)) = self.open.iter().find(|(_, o)| o.uid == uid) {
-            let id = *id;
-            if let Some(open) = self.open.get_mut(&id)
-                && let Some(until) = &mut open.until
-            {
-                *until = now + self.hold;
+        if let Some(open) = self.open.get_mut(uid) {
+            if tender < open.tender {
+                return Err(BookError::Late);
             }
-            return Ok((id, score(&self.facts, pod)));
+            if tender == open.tender {
+                if let State::Reserved { until } = &mut open.state {
+                    *until = now + Book::HOLD;
+                }
+                return Ok(self.score_of(uid, pod));
+            }
+            // Who tenders again has given up what came before.
+            self.drop_open(uid);
+        } else if self.facts.hosted.contains_key(uid) {
+            return Err(BookError::Late);
         }
         if self.open.len() >= Book::OPEN_MAX {
             return Err(BookError::Full);
         }
         let reasons = fit(&self.facts, pod);
         if !reasons.is_empty() {
-            return Err(BookError::Unfit(reasons));
+            return Err(BookError::Unfit { contended: self.is_contended(pod), reasons });
         }
         let bid = score(&self.facts, pod);
-        let id = Reservation(self.next);
-        self.next += 1;
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default().into();
         self.facts.hosted.insert(uid.into(), Hosted::of(pod));
-        self.open.insert(id, Open { uid: uid.into(), until: Some(now + self.hold) });
-        Ok((id, bid))
+        self.open.insert(uid.into(), Open { tender, name, state: State::Reserved { until: now + Book::HOLD } });
+        Ok(bid)
     }
 
     /// The leader has chosen this bid and is about to commit the binding: the reservation no longer
@@ -98,17 +140,28 @@ impl Book {
     ///
     /// # Errors
     /// [`BookError::Lapsed`].
-    pub fn confirm(&mut self, now: Time, id: Reservation) -> Result<(), BookError> {
+    pub fn confirm(&mut self, now: Time, tender: Tender, uid: &str) -> Result<(), BookError> {
         self.lapse(now);
-        let open = self.open.get_mut(&id).ok_or(BookError::Lapsed)?;
-        open.until = None;
+        let open = self.open.get_mut(uid).filter(|o| o.tender == tender).ok_or(BookError::Lapsed)?;
+        if let State::Reserved { .. } = open.state {
+            open.state = State::Confirmed { ask: now + Book::ASK };
+        }
         Ok(())
     }
 
-    /// The leader chose another, or the cell says the pod is bound elsewhere or gone.
-    pub fn release(&mut self, id: Reservation) {
-        if let Some(open) = self.open.remove(&id) {
-            self.facts.hosted.remove(&open.uid);
+    /// The leader that made this tender chose another, or says that nothing came of it.
+    pub fn release(&mut self, tender: Tender, uid: &str) {
+        if self.open.get(uid).is_some_and(|o| o.tender == tender) {
+            self.drop_open(uid);
+        }
+    }
+
+    /// The cell is gone, and with it every pod it might have bound.
+    pub fn forget(&mut self, cell: CellId) {
+        let of: Vec<String> =
+            self.open.iter().filter(|(_, o)| o.tender.cell == cell).map(|(uid, _)| uid.clone()).collect();
+        for uid in of {
+            self.drop_open(&uid);
         }
     }
 
@@ -116,56 +169,99 @@ impl Book {
     /// subresource, or with a preset node name) is admitted or refused now.
     ///
     /// # Errors
-    /// [`BookError::Unfit`]: the pod is to be failed, with these reasons; it is never unbound.
-    pub fn bound(&mut self, uid: &str, pod: &Tree) -> Result<(), BookError> {
-        let promised = self.open.iter().find(|(_, o)| o.uid == uid).map(|(id, _)| *id);
-        if let Some(id) = promised {
-            self.open.remove(&id);
+    /// The pod is to be failed, for this reason; it is never unbound.
+    pub fn bound(&mut self, uid: &str, pod: &Tree) -> Result<(), Refusal> {
+        let promised = self.open.remove(uid).is_some();
+        if promised || self.facts.hosted.contains_key(uid) {
             return Ok(());
         }
-        if self.facts.hosted.contains_key(uid) {
-            return Ok(());
-        }
-        // A cordon and taints that only keep new pods away do not undo somebody else's binding.
-        let mut lenient = self.facts.clone();
-        lenient.unschedulable = false;
-        lenient.taints.retain(|t| t["effect"] == "NoExecute");
-        let reasons = fit(&lenient, pod);
-        if !reasons.is_empty() {
-            return Err(BookError::Unfit(reasons));
-        }
+        admit(&self.facts, pod)?;
         self.facts.hosted.insert(uid.into(), Hosted::of(pod));
         Ok(())
     }
 
     /// The node was already running this pod before it restarted: it is counted without question.
     pub fn found(&mut self, uid: &str, pod: &Tree) {
+        self.open.remove(uid);
         self.facts.hosted.insert(uid.into(), Hosted::of(pod));
+    }
+
+    /// A pod's labels are now these: what others want beside them, or do not, goes by them.
+    pub fn relabel(&mut self, uid: &str, labels: BTreeMap<String, String>) {
+        if let Some(hosted) = self.facts.hosted.get_mut(uid) {
+            hosted.labels = labels;
+        }
     }
 
     /// The pod has finished or is gone.
     pub fn ended(&mut self, uid: &str) {
-        self.open.retain(|_, o| o.uid != uid);
+        self.open.remove(uid);
         self.facts.hosted.remove(uid);
     }
 
     /// Drops reservations whose time is over.
     pub fn lapse(&mut self, now: Time) {
-        let over: Vec<Reservation> =
-            self.open.iter().filter(|(_, o)| o.until.is_some_and(|t| t <= now)).map(|(id, _)| *id).collect();
-        for id in over {
-            self.release(id);
+        let over = |o: &Open| matches!(o.state, State::Reserved { until } if until <= now);
+        let over: Vec<String> = self.open.iter().filter(|(_, o)| over(o)).map(|(uid, _)| uid.clone()).collect();
+        for uid in over {
+            self.drop_open(&uid);
         }
     }
 
-    /// When the next reservation lapses.
+    /// The confirmed reservations whose cells are to be asked now what became of them, with the pods' uids
+    /// and names; next after [`Book::ASK`].
+    pub fn questions(&mut self, now: Time) -> Vec<(Tender, String, String)> {
+        let mut due = Vec::new();
+        for (uid, open) in &mut self.open {
+            if let State::Confirmed { ask } = &mut open.state
+                && *ask <= now
+            {
+                *ask = now + Book::ASK;
+                due.push((open.tender, uid.clone(), open.name.clone()));
+            }
+        }
+        due
+    }
+
+    /// When the next reservation lapses or is to be asked for.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.open.values().filter_map(|o| o.until).min()
+        let when = |o: &Open| match o.state {
+            State::Reserved { until } => until,
+            State::Confirmed { ask } => ask,
+        };
+        self.open.values().map(when).min()
     }
 
     /// Every open reservation is counted as hosted.
     pub fn check(&self) {
-        assert!(self.open.values().all(|o| self.facts.hosted.contains_key(&o.uid)), "a reservation holds no room");
+        assert!(self.open.keys().all(|uid| self.facts.hosted.contains_key(uid)), "a reservation holds no room");
+        assert!(self.open.len() <= Book::OPEN_MAX, "more reservations are open than the bound says");
+    }
+
+    fn drop_open(&mut self, uid: &str) {
+        if self.open.remove(uid).is_some() {
+            self.facts.hosted.remove(uid);
+        }
+    }
+
+    /// Whether what is reserved and not bound stands in the pod's way.
+    fn is_contended(&self, pod: &Tree) -> bool {
+        if self.open.is_empty() {
+            return false;
+        }
+        let mut bound = self.facts.clone();
+        bound.hosted.retain(|uid, _| !self.open.contains_key(uid));
+        fit(&bound, pod).is_empty()
+    }
+
+    /// How well the node suits a pod that is counted as hosted already.
+    fn score_of(&mut self, uid: &str, pod: &Tree) -> u32 {
+        let own = self.facts.hosted.remove(uid);
+        let bid = score(&self.facts, pod);
+        if let Some(own) = own {
+            self.facts.hosted.insert(uid.into(), own);
+        }
+        bid
     }
 }
 
@@ -174,20 +270,24 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::pod::Resources;
+    use base::Uid;
     use proptest::prelude::*;
     use serde_json::json;
 
     fn book() -> Book {
-        let facts = NodeFacts {
+        Book::new(NodeFacts {
             name: "n".into(),
             allocatable: Resources::of(&json!({"cpu": "2", "pods": "10"})),
             ..NodeFacts::default()
-        };
-        Book::new(facts, Duration::from_secs(5))
+        })
     }
 
     fn pod(cpu: &str) -> Tree {
-        json!({"metadata": {"namespace": "d"}, "spec": {"containers": [{"resources": {"requests": {"cpu": cpu}}}]}})
+        json!({"metadata": {"namespace": "d", "name": "p"}, "spec": {"containers": [{"resources": {"requests": {"cpu": cpu}}}]}})
+    }
+
+    fn tender(number: u64) -> Tender {
+        Tender { cell: CellId(Uid(1)), term: 1, number }
     }
 
     const T0: Time = Time::ZERO;
@@ -195,49 +295,87 @@ mod tests {
     #[test]
     fn what_is_reserved_is_not_offered_twice() {
         let mut b = book();
-        let (first, _) = b.bid(T0, "a", &pod("1500m")).unwrap();
-        assert!(matches!(b.bid(T0, "b", &pod("1")), Err(BookError::Unfit(r)) if r[0].text == "Insufficient cpu"));
-        assert_eq!(b.bid(T0, "a", &pod("1500m")).unwrap().0, first);
-        b.release(first);
-        assert!(b.bid(T0, "b", &pod("1")).is_ok());
+        let score = b.bid(T0, tender(1), "a", &pod("1500m")).unwrap();
+        assert!(
+            matches!(b.bid(T0, tender(2), "b", &pod("1")), Err(BookError::Unfit { reasons, contended: true }) if reasons[0].text == "Insufficient cpu")
+        );
+        assert_eq!(b.bid(T0, tender(1), "a", &pod("1500m")), Ok(score), "asked twice, it says the same");
+        b.release(tender(1), "a");
+        assert!(b.bid(T0, tender(2), "b", &pod("1")).is_ok());
     }
 
     #[test]
     fn an_unconfirmed_reservation_lapses_and_a_confirmed_one_waits_for_the_cell() {
         let mut b = book();
-        let (a, _) = b.bid(T0, "a", &pod("1")).unwrap();
-        let (c, _) = b.bid(T0, "c", &pod("1")).unwrap();
-        b.confirm(T0, c).unwrap();
+        b.bid(T0, tender(1), "a", &pod("1")).unwrap();
+        b.bid(T0, tender(2), "c", &pod("1")).unwrap();
+        b.confirm(T0, tender(2), "c").unwrap();
         let later = T0 + Duration::from_secs(6);
-        assert_eq!(b.confirm(later, a), Err(BookError::Lapsed));
-        assert!(b.bid(later, "d", &pod("1")).is_ok());
-        assert!(b.bid(later, "e", &pod("1")).is_err());
+        assert_eq!(b.confirm(later, tender(1), "a"), Err(BookError::Lapsed));
+        b.bid(later, tender(3), "d", &pod("1")).unwrap();
+        assert!(b.bid(later, tender(4), "e", &pod("1")).is_err());
+        assert_eq!(b.questions(later), []);
+        assert_eq!(b.questions(T0 + Book::ASK), [(tender(2), "c".to_owned(), "p".to_owned())]);
+        assert_eq!(b.questions(T0 + Book::ASK), [], "not twice in a row");
         b.bound("c", &pod("1")).unwrap();
+        b.release(tender(3), "d");
+        assert!(
+            matches!(b.bid(later, tender(4), "e", &pod("2")), Err(BookError::Unfit { contended: false, .. })),
+            "what stands in its way is bound"
+        );
         b.ended("c");
-        assert!(b.bid(later, "e", &pod("1")).is_ok());
+        assert!(b.bid(later, tender(5), "e", &pod("1")).is_ok());
     }
 
     #[test]
-    fn a_pod_bound_by_somebody_else_is_admitted_or_failed_with_reasons() {
+    fn a_message_of_an_earlier_tender_touches_nothing() {
+        let mut b = book();
+        b.bid(T0, tender(1), "a", &pod("1")).unwrap();
+        b.bid(T0, tender(2), "a", &pod("1")).unwrap();
+        assert_eq!(b.confirm(T0, tender(1), "a"), Err(BookError::Lapsed));
+        b.confirm(T0, tender(2), "a").unwrap();
+        b.release(tender(1), "a");
+        assert_eq!(b.bid(T0, tender(1), "a", &pod("1")), Err(BookError::Late));
+        b.bid(T0, tender(2), "a", &pod("1")).unwrap();
+        assert_eq!(b.questions(T0 + Book::ASK).len(), 1, "still confirmed");
+        b.bound("a", &pod("1")).unwrap();
+        assert_eq!(b.bid(T0, tender(2), "a", &pod("1")), Err(BookError::Late), "bound is not reserved again");
+        b.release(tender(2), "a");
+        assert!(b.facts().hosted.contains_key("a"));
+    }
+
+    #[test]
+    fn with_a_cell_its_reservations_go() {
+        let mut b = book();
+        b.bid(T0, tender(1), "a", &pod("1")).unwrap();
+        b.confirm(T0, tender(1), "a").unwrap();
+        b.forget(CellId(Uid(2)));
+        assert_eq!(b.open(), 1);
+        b.forget(CellId(Uid(1)));
+        assert_eq!((b.open(), b.facts().hosted.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_pod_bound_by_somebody_else_is_admitted_or_failed_with_a_reason() {
         let mut b = book();
         b.bound("x", &pod("2")).unwrap();
-        assert!(matches!(b.bound("y", &pod("1")), Err(BookError::Unfit(_))));
+        assert_eq!(b.bound("y", &pod("1")).unwrap_err().reason, "OutOfcpu");
         b.bound("x", &pod("2")).unwrap();
     }
 
     proptest! {
         #[test]
-        fn the_book_never_promises_more_than_the_node_has(ops in proptest::collection::vec((0u8..5, 0u8..6, 0u64..8), 1..200)) {
+        fn the_book_never_promises_more_than_the_node_has(ops in proptest::collection::vec((0u8..7, 0u8..6, 0u64..8, 0u64..30), 1..200)) {
             let mut b = book();
-            let mut last = None;
-            for (op, who, at) in ops {
+            for (op, who, number, at) in ops {
                 let uid = format!("p{who}");
                 let now = Time::from_ms(at * 1000);
                 match op {
-                    0 => last = b.bid(now, &uid, &pod("700m")).ok().map(|(r, _)| r),
-                    1 => { last.map(|r| b.confirm(now, r)); }
-                    2 => { if let Some(r) = last { b.release(r); } }
-                    3 => { let _ = b.bound(&uid, &pod("700m")); }
+                    0 | 1 => { let _ = b.bid(now, tender(number), &uid, &pod("700m")); }
+                    2 => { let _ = b.confirm(now, tender(number), &uid); }
+                    3 => b.release(tender(number), &uid),
+                    4 => { let _ = b.bound(&uid, &pod("700m")); }
+                    5 => { b.questions(now); }
                     _ => b.ended(&uid),
                 }
                 b.check();

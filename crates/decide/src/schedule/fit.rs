@@ -1,55 +1,13 @@
 //! Why a node cannot take a pod, in kube-scheduler's words.
 
 use super::affinity;
-use crate::pod::{self, HostPort, Resources, items};
+use super::facts::{Hosted, NodeFacts};
+use crate::pod::{Resources, items, requests};
 use objects::Tree;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a node knows of itself when it bids.
-#[derive(Clone, Debug, Default)]
-pub struct NodeFacts {
-    /// Its name.
-    pub name: String,
-    /// Its labels, foreign ones too.
-    pub labels: BTreeMap<String, String>,
-    /// `spec.taints`, foreign ones too.
-    pub taints: Vec<Tree>,
-    /// `spec.unschedulable`.
-    pub unschedulable: bool,
-    /// What it can give away in all: `status.allocatable`.
-    pub allocatable: Resources,
-    /// The pods bound to it that have not finished, and those it holds a reservation for.
-    pub hosted: BTreeMap<String, Hosted>,
-}
-
-/// A pod that takes room on the node.
-#[derive(Clone, Debug, Default)]
-pub struct Hosted {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// What it asks for in all.
-    pub requests: Resources,
-    /// The host's ports it takes.
-    pub ports: Vec<HostPort>,
-    /// Its spec, for what it refuses beside it (anti-affinity).
-    pub spec: Tree,
-}
-
-impl Hosted {
-    /// A pod as it would be hosted.
-    pub fn of(pod: &Tree) -> Hosted {
-        let labels = pod["metadata"]["labels"].as_object().into_iter().flatten();
-        Hosted {
-            namespace: pod["metadata"]["namespace"].as_str().unwrap_or_default().into(),
-            labels: labels.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect(),
-            requests: pod::requests(&pod["spec"]),
-            ports: pod::host_ports(&pod["spec"]),
-            spec: pod["spec"].clone(),
-        }
-    }
-}
+/// The topology whose domains are single nodes.
+pub(super) const HOSTNAME: &str = "kubernetes.io/hostname";
 
 /// One reason why a node cannot take a pod: what follows the count in
 /// `0/3 nodes are available: 2 Insufficient cpu, 1 node(s) had untolerated taint(s).`
@@ -61,25 +19,15 @@ pub struct Reason {
     pub preemptible: bool,
 }
 
-fn reason(text: impl Into<String>, preemptible: bool) -> Reason {
+pub(super) fn reason(text: impl Into<String>, preemptible: bool) -> Reason {
     Reason { text: text.into(), preemptible }
 }
 
 /// All reasons why the node cannot take the pod now; none if it can. As in kube-scheduler, the first
 /// filter that refuses ends the search, and a filter names everything it finds.
 pub fn fit(node: &NodeFacts, pod: &Tree) -> Vec<Reason> {
-    let spec = &pod["spec"];
-    if node.unschedulable && !tolerates_unschedulable(spec) {
-        return vec![reason("node(s) were unschedulable", false)];
-    }
-    if spec["nodeName"].as_str().is_some_and(|n| !n.is_empty() && n != node.name) {
-        return vec![reason("node(s) didn't match the requested node name", false)];
-    }
-    if node.taints.iter().any(|t| repels(t) && !tolerated(spec, t)) {
-        return vec![reason("node(s) had untolerated taint(s)", false)];
-    }
-    if !affinity::may_run(spec, &node.name, &node.labels) {
-        return vec![reason("node(s) didn't match Pod's node affinity/selector", false)];
+    if let Some(reason) = kept_out(node, pod) {
+        return vec![reason];
     }
     let new = Hosted::of(pod);
     if new.ports.iter().any(|p| node.hosted.values().any(|h| h.ports.iter().any(|q| p.clashes(q)))) {
@@ -89,7 +37,43 @@ pub fn fit(node: &NodeFacts, pod: &Tree) -> Vec<Reason> {
     if !short.is_empty() {
         return short;
     }
-    hostname_terms(node, &new)
+    hostname_terms(node, &new, pod)
+}
+
+/// Reasons why the node cannot take the pod whatever else runs there: what a leader, who knows nodes by
+/// their objects only, can tell without asking. A node of which nothing is said here has to be asked.
+pub fn never(node: &NodeFacts, pod: &Tree) -> Vec<Reason> {
+    if let Some(reason) = kept_out(node, pod) {
+        return vec![reason];
+    }
+    let mut reasons = Vec::new();
+    if node.allocatable.get("pods").value() < 1 {
+        reasons.push(reason("Too many pods", false));
+    }
+    for (name, want) in &requests(&pod["spec"]).0 {
+        if name != "pods" && *want > node.allocatable.get(name) {
+            reasons.push(reason(format!("Insufficient {name}"), false));
+        }
+    }
+    reasons
+}
+
+/// What keeps the pod from the node whatever room there is.
+fn kept_out(node: &NodeFacts, pod: &Tree) -> Option<Reason> {
+    let spec = &pod["spec"];
+    if node.unschedulable && !tolerates_unschedulable(spec) {
+        return Some(reason("node(s) were unschedulable", false));
+    }
+    if spec["nodeName"].as_str().is_some_and(|n| !n.is_empty() && n != node.name) {
+        return Some(reason("node(s) didn't match the requested node name", false));
+    }
+    if node.taints.iter().any(|t| repels(t) && !tolerated(spec, t)) {
+        return Some(reason("node(s) had untolerated taint(s)", false));
+    }
+    if !affinity::may_run(spec, &node.name, &node.labels) {
+        return Some(reason("node(s) didn't match Pod's node affinity/selector", false));
+    }
+    None
 }
 
 /// `node.kubernetes.io/unschedulable` may be tolerated like any other taint.
@@ -102,7 +86,7 @@ fn repels(taint: &Tree) -> bool {
 }
 
 /// Whether one of the pod's tolerations tolerates a taint (`core/v1` Toleration).
-pub(super) fn tolerated(spec: &Tree, taint: &Tree) -> bool {
+pub(crate) fn tolerated(spec: &Tree, taint: &Tree) -> bool {
     items(&spec["tolerations"]).iter().any(|t| {
         let text = |v: &Tree| v.as_str().unwrap_or_default().to_owned();
         let effect_ok = text(&t["effect"]).is_empty() || t["effect"] == taint["effect"];
@@ -143,40 +127,31 @@ fn short_of(node: &NodeFacts, new: &Hosted) -> Vec<Reason> {
 
 /// Pod (anti-)affinity whose topology is the host: the bidder alone can decide it. Wider topologies are
 /// the leader's, by summaries.
-fn hostname_terms(node: &NodeFacts, new: &Hosted) -> Vec<Reason> {
+fn hostname_terms(node: &NodeFacts, new: &Hosted, pod: &Tree) -> Vec<Reason> {
     let met_by = |term: &Tree, owner: &str, h: &Hosted| {
         namespaces_of(term, owner).contains(&h.namespace) && selector_matches(&term["labelSelector"], &h.labels)
     };
-    let host_terms = |spec: &Tree, which: &str| -> Vec<Tree> {
-        items(&spec["affinity"][which]["requiredDuringSchedulingIgnoredDuringExecution"])
-            .iter()
-            .filter(|t| t["topologyKey"] == "kubernetes.io/hostname")
-            .cloned()
-            .collect()
-    };
-    let affinity = host_terms(&new.spec, "podAffinity");
+    let on_host = |t: &&Tree| t["topologyKey"] == HOSTNAME;
+    let affinity = &pod["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
     // The first pod of a group that wants to be together is let in: nobody could ever start otherwise.
-    let unmet = affinity
+    let unmet = items(affinity)
         .iter()
+        .filter(on_host)
         .any(|t| !node.hosted.values().any(|h| met_by(t, &new.namespace, h)) && !met_by(t, &new.namespace, new));
     if unmet {
         return vec![reason("node(s) didn't match pod affinity rules", false)];
     }
-    let anti = host_terms(&new.spec, "podAntiAffinity");
-    if anti.iter().any(|t| node.hosted.values().any(|h| met_by(t, &new.namespace, h))) {
+    if new.refuses.iter().filter(on_host).any(|t| node.hosted.values().any(|h| met_by(t, &new.namespace, h))) {
         return vec![reason("node(s) didn't match pod anti-affinity rules", true)];
     }
-    let refused = node
-        .hosted
-        .values()
-        .any(|h| host_terms(&h.spec, "podAntiAffinity").iter().any(|t| met_by(t, &h.namespace, new)));
+    let refused = node.hosted.values().any(|h| h.refuses.iter().filter(on_host).any(|t| met_by(t, &h.namespace, new)));
     if refused {
         return vec![reason("node(s) didn't satisfy existing pods anti-affinity rules", true)];
     }
     Vec::new()
 }
 
-fn namespaces_of(term: &Tree, owner: &str) -> BTreeSet<String> {
+pub(super) fn namespaces_of(term: &Tree, owner: &str) -> BTreeSet<String> {
     let named: BTreeSet<String> = items(&term["namespaces"]).iter().filter_map(Tree::as_str).map(Into::into).collect();
     if named.is_empty() && term["namespaceSelector"].is_null() { BTreeSet::from([owner.to_owned()]) } else { named }
 }

@@ -7,16 +7,21 @@
 //!
 //! [`fit()`] says why a node cannot take a pod, in the words kube-scheduler uses; [`score()`] how well a
 //! node that can suits; [`Book`] is the node's own account of what is bound and reserved; [`award()`]
-//! chooses between bids and counts the reasons of those who could not bid.
+//! chooses between bids and counts the reasons of those who could not bid; [`admit()`] says whether a node
+//! takes a pod that somebody bound to it without asking.
 
+mod admission;
 pub mod affinity;
 mod award;
 mod book;
+mod facts;
 mod fit;
 mod score;
 
+pub use admission::{Refusal, admit};
 pub use award::{Answer, Award, award, unschedulable};
-pub use book::{Book, BookError, Reservation};
+pub use book::{Book, BookError, Tender};
+pub use facts::{Hosted, NODE_ID, NodeFacts, node_id};
 pub(crate) use fit::selector_matches;
-pub use fit::{Hosted, NodeFacts, Reason, fit};
+pub use fit::{Reason, fit, never};
 pub use score::score;

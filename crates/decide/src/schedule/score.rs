@@ -1,7 +1,8 @@
 //! How well a node that can take a pod suits it.
 
 use super::affinity;
-use super::fit::{NodeFacts, tolerated};
+use super::facts::NodeFacts;
+use super::fit::tolerated;
 use crate::pod::{items, requests};
 use objects::Tree;
 
