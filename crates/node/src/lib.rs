@@ -16,3 +16,4 @@ pub mod cell;
 pub mod errand;
 pub mod gateway;
 pub mod genesis;
+pub mod scheduling;

@@ -1,0 +1,125 @@
+//! What each node is told of the pods bound to it.
+//!
+//! Every node has its own count of messages, so that it notices one it has not had; and it is told now
+//! and then how far the count is, so that it notices that it has not had the last.
+
+use super::Effect;
+use crate::assignment::Assignment;
+use crate::scheduling::message::{Assigned, Stands, ToNode};
+use base::{CellId, NodeId, Uid};
+use objects::request::Stored;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// The pods of a cell by the nodes they are bound to.
+pub(super) struct Hosting {
+    cell: CellId,
+    namespace: Arc<str>,
+    term: u64,
+    hosts: BTreeMap<Arc<str>, Host>,
+}
+
+/// A node by its name.
+#[derive(Default)]
+struct Host {
+    /// The machine, as far as one is known.
+    id: Option<NodeId>,
+    /// The last message sent to it.
+    number: u64,
+    pods: BTreeMap<Arc<str>, Stored>,
+}
+
+/// What has changed on a node.
+pub(super) type Changed = BTreeMap<Arc<str>, Vec<(Arc<str>, Option<Stored>)>>;
+
+impl Hosting {
+    pub(super) fn new(cell: CellId, namespace: Arc<str>, term: u64) -> Hosting {
+        Hosting { cell, namespace, term, hosts: BTreeMap::new() }
+    }
+
+    /// A pod is bound to a node and is this now, or is gone. Told by [`Hosting::tell`].
+    pub(super) fn put(&mut self, node: &str, name: &Arc<str>, pod: Option<&Stored>, changed: &mut Changed) {
+        let node: Arc<str> = node.into();
+        let host = self.hosts.entry(node.clone()).or_default();
+        match pod {
+            Some(pod) => host.pods.insert(name.clone(), pod.clone()),
+            None => host.pods.remove(name),
+        };
+        changed.entry(node).or_default().push((name.clone(), pod.cloned()));
+    }
+
+    /// Tells every node concerned what has changed on it.
+    pub(super) fn tell(&mut self, changed: Changed, fx: &mut Vec<Effect>) {
+        for (node, pods) in changed {
+            let Some(host) = self.hosts.get_mut(&node) else { continue };
+            let Some(to) = host.id else { continue };
+            host.number += 1;
+            let assignment = Assignment { cell: self.cell, namespace: self.namespace.clone(), whole: false, pods };
+            let assigned = Assigned { term: self.term, number: host.number, assignment };
+            fx.push(Effect::Send { to, message: ToNode::Assigned(assigned) });
+        }
+    }
+
+    /// Nodes are these machines now. One that pods are bound to and that has come into sight is told
+    /// everything.
+    pub(super) fn know<'a>(&mut self, nodes: impl Iterator<Item = (&'a str, NodeId)>, fx: &mut Vec<Effect>) {
+        let mut ids: BTreeMap<&str, NodeId> = nodes.collect();
+        let mut new = Vec::new();
+        for (name, host) in &mut self.hosts {
+            let id = ids.remove(&**name);
+            if id.is_some() && id != host.id && !host.pods.is_empty() {
+                new.push(name.clone());
+            }
+            host.id = id;
+        }
+        for (name, id) in ids {
+            self.hosts.insert(name.into(), Host { id: Some(id), ..Host::default() });
+        }
+        for name in new {
+            self.tell_whole(&name, fx);
+        }
+    }
+
+    /// Tells a node everything.
+    pub(super) fn tell_whole(&mut self, node: &str, fx: &mut Vec<Effect>) {
+        let Some(host) = self.hosts.get_mut(node) else { return };
+        let Some(to) = host.id else { return };
+        host.number += 1;
+        let pods = host.pods.iter().map(|(name, pod)| (name.clone(), Some(pod.clone()))).collect();
+        let assignment = Assignment { cell: self.cell, namespace: self.namespace.clone(), whole: true, pods };
+        let assigned = Assigned { term: self.term, number: host.number, assignment };
+        fx.push(Effect::Send { to, message: ToNode::Assigned(assigned) });
+    }
+
+    /// Tells every node that has pods how far its count is.
+    pub(super) fn stand(&self, fx: &mut Vec<Effect>) {
+        for host in self.hosts.values().filter(|h| !h.pods.is_empty()) {
+            let Some(to) = host.id else { continue };
+            let stands = Stands { cell: self.cell, term: self.term, number: host.number };
+            fx.push(Effect::Send { to, message: ToNode::Stands(stands) });
+        }
+    }
+
+    /// Whether the pod of this name and uid is bound to the node.
+    pub(super) fn has(&self, node: &str, pod: &str, uid: Uid) -> bool {
+        self.hosts.get(node).and_then(|h| h.pods.get(pod)).is_some_and(|p| p.meta.uid == uid)
+    }
+
+    /// The nodes that host pods of the same controller.
+    pub(super) fn hosts_of(&self, pod: &Stored) -> BTreeSet<Arc<str>> {
+        let Some(controller) = pod.meta.controller() else { return BTreeSet::new() };
+        let same = |p: &Stored| p.meta.controller().is_some_and(|c| c.uid == controller.uid);
+        let hosts = self.hosts.iter().filter(|(_, h)| h.pods.values().any(same));
+        hosts.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether any node has pods.
+    pub(super) fn is_any(&self) -> bool {
+        self.hosts.values().any(|h| !h.pods.is_empty())
+    }
+
+    /// The name of a machine's Node.
+    pub(super) fn name_of(&self, id: NodeId) -> Option<Arc<str>> {
+        self.hosts.iter().find(|(_, h)| h.id == Some(id)).map(|(name, _)| name.clone())
+    }
+}

@@ -1,0 +1,160 @@
+//! What a cell's leader and a node say to each other about pods.
+//!
+//! Plain values. A message names the tender, or the cell and the term of its leader, that it is about, so
+//! that one which comes late or twice is known as what it is.
+
+use crate::assignment::Assignment;
+use base::{CellId, Uid};
+use decide::schedule::{Reason, Tender};
+use objects::request::Stored;
+use std::sync::Arc;
+
+/// From a cell's leader to a node.
+#[derive(Clone, Debug)]
+pub enum ToNode {
+    /// Can you run this pod? Answered by [`ToLeader::Bid`], [`ToLeader::Unfit`] or [`ToLeader::NotNow`].
+    Tender {
+        /// Names the question.
+        tender: Tender,
+        /// The pod, as committed.
+        pod: Stored,
+    },
+    /// Your bid is taken, and the binding is about to be committed. Answered by [`ToLeader::Confirmed`] or
+    /// [`ToLeader::Lapsed`].
+    Confirm {
+        /// The tender bid for.
+        tender: Tender,
+        /// The pod's.
+        uid: Uid,
+    },
+    /// Nothing comes of your bid.
+    Release {
+        /// The tender bid for.
+        tender: Tender,
+        /// The pod's.
+        uid: Uid,
+    },
+    /// Pods that are bound to you.
+    Assigned(Assigned),
+    /// Nothing new: this is the last I have told you. Said every [`Stands::EVERY`] as long as pods of the cell
+    /// are bound to the node.
+    Stands(Stands),
+}
+
+/// An [`Assignment`] in its place among all that a leader tells a node.
+#[derive(Clone, Debug)]
+pub struct Assigned {
+    /// The leader's term.
+    pub term: u64,
+    /// Counts what this leader has told this node, from 1 on, without gaps.
+    pub number: u64,
+    /// The pods.
+    pub assignment: Assignment,
+}
+
+/// How far a leader has come in telling a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stands {
+    /// Whose pods.
+    pub cell: CellId,
+    /// The leader's term.
+    pub term: u64,
+    /// [`Assigned::number`] of the last; 0 if there was none.
+    pub number: u64,
+}
+
+/// From a node to the leader of a cell.
+#[derive(Clone, PartialEq, Debug)]
+pub enum ToLeader {
+    /// I can, and have reserved what it needs for a few seconds.
+    Bid {
+        /// The tender.
+        tender: Tender,
+        /// How well I suit: 0 to 1,000.
+        score: u32,
+    },
+    /// I cannot.
+    Unfit {
+        /// The tender.
+        tender: Tender,
+        /// Why.
+        reasons: Vec<Reason>,
+        /// I could, but for what is only reserved here: ask again soon.
+        contended: bool,
+    },
+    /// I cannot say now: I have just started, or as many reservations are open as I keep.
+    NotNow {
+        /// The tender.
+        tender: Tender,
+    },
+    /// The reservation is kept until I read in the cell what became of the pod.
+    Confirmed {
+        /// The tender.
+        tender: Tender,
+    },
+    /// There is no such reservation any more.
+    Lapsed {
+        /// The tender.
+        tender: Tender,
+    },
+    /// Tell me everything: I have just started, or have missed something.
+    Ask {
+        /// The cell.
+        cell: CellId,
+    },
+    /// I have kept a confirmed reservation for a while: what became of the pod? Answered by
+    /// [`ToNode::Release`], or by telling the pod if it is bound to the node. Not answered while the binding
+    /// is under way.
+    WhatBecame {
+        /// The tender it was confirmed for.
+        tender: Tender,
+        /// The pod's.
+        uid: Uid,
+        /// The pod's.
+        name: Arc<str>,
+    },
+}
+
+impl ToLeader {
+    /// Whose leader it is for.
+    pub fn cell(&self) -> CellId {
+        match self {
+            ToLeader::Bid { tender, .. }
+            | ToLeader::Unfit { tender, .. }
+            | ToLeader::NotNow { tender }
+            | ToLeader::Confirmed { tender }
+            | ToLeader::Lapsed { tender }
+            | ToLeader::WhatBecame { tender, .. } => tender.cell,
+            ToLeader::Ask { cell } => *cell,
+        }
+    }
+}
+
+impl ToNode {
+    /// From whose leader it comes.
+    pub fn cell(&self) -> CellId {
+        match self {
+            ToNode::Tender { tender, .. } | ToNode::Confirm { tender, .. } | ToNode::Release { tender, .. } => {
+                tender.cell
+            }
+            ToNode::Assigned(a) => a.assignment.cell,
+            ToNode::Stands(s) => s.cell,
+        }
+    }
+
+    /// In which term of its leadership it was said.
+    pub fn term(&self) -> u64 {
+        match self {
+            ToNode::Tender { tender, .. } | ToNode::Confirm { tender, .. } | ToNode::Release { tender, .. } => {
+                tender.term
+            }
+            ToNode::Assigned(a) => a.term,
+            ToNode::Stands(s) => s.term,
+        }
+    }
+}
+
+impl Stands {
+    /// How often it is said.
+    pub const EVERY: std::time::Duration = std::time::Duration::from_secs(5);
+}

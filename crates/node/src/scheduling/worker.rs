@@ -1,0 +1,404 @@
+//! A node's half of scheduling: it keeps the account of the node's room, and answers for it.
+//!
+//! Everything the node has promised or runs is in one [`Book`]. Tenders are answered from it. What the
+//! cells say is bound here is admitted by it, and only then goes on to whoever runs pods.
+//!
+//! After a start the node bids for nothing until it has read from the cells what is bound to it already:
+//! it would offer room that is taken. It waits for all cells it was told of, and [`Worker::PATIENCE`] at most,
+//! since a cell without a leader must not keep the others from this node for ever; what such a cell had
+//! started here is counted when it turns up, without question.
+
+use super::message::{Assigned, Stands, ToLeader, ToNode};
+use crate::assignment::Assignment;
+use base::{CellId, Now, Time, Uid};
+use decide::pod::is_finished;
+use decide::schedule::{Book, BookError, NodeFacts, Refusal, Tender};
+use objects::Tree;
+use objects::request::Stored;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a worker is told.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Time has passed.
+    Tick,
+    /// What the node's own Node object says.
+    Facts(NodeFacts),
+    /// All namespaces and their cells. The first time it is told, each is asked what is bound here; a cell
+    /// that is missing later is gone with all its pods.
+    Cells(Vec<(Arc<str>, CellId)>),
+    /// From the leader of a cell.
+    Message(ToNode),
+    /// Nothing of this pod runs here any more, nor will: it has finished, or was removed and has stopped.
+    Ended {
+        /// The pod's.
+        uid: Uid,
+    },
+}
+
+/// What a worker wants done.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Send to whoever leads the cell now. May be lost.
+    Send {
+        /// The cell.
+        cell: CellId,
+        /// What.
+        message: ToLeader,
+    },
+    /// These are the pods to run: bound here, and admitted but for those refused.
+    Admitted {
+        /// As the cell's leader told it, late and doubled ones left out.
+        assignment: Assignment,
+        /// Who among them is not to be started but failed. Said again whenever such a pod is told again.
+        refused: Vec<Refused>,
+    },
+}
+
+/// A pod that is bound here and cannot run here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refused {
+    /// The pod's.
+    pub uid: Uid,
+    /// Why.
+    pub why: Refusal,
+}
+
+/// What is known of one cell.
+#[derive(Default)]
+struct Cell {
+    namespace: Arc<str>,
+    /// The term of the newest leader heard.
+    term: u64,
+    /// The last it has told.
+    number: u64,
+    /// Everything up to that is known.
+    whole: bool,
+    /// By name.
+    pods: BTreeMap<Arc<str>, Bound>,
+    /// When to ask for everything, and how often that was done without an answer.
+    ask: Option<Time>,
+    asked: u32,
+}
+
+/// A pod that is bound here.
+struct Bound {
+    uid: Uid,
+    refused: Option<Refusal>,
+}
+
+/// The machine.
+pub struct Worker {
+    book: Book,
+    /// The Node object was read.
+    known: bool,
+    cells: BTreeMap<CellId, Cell>,
+    /// When which cell is to be asked.
+    asks: BTreeSet<(Time, CellId)>,
+    /// The namespaces there are, once told.
+    listed: Option<BTreeSet<CellId>>,
+    /// Cells asked at the start that have not answered, and until when they are waited for; `None` when
+    /// bids are given.
+    start: Option<Start>,
+}
+
+struct Start {
+    waits: BTreeSet<CellId>,
+    until: Time,
+    /// What was told meanwhile. Who was started here before is counted at once; all others are admitted
+    /// when everybody who was is known.
+    held: Vec<Assignment>,
+}
+
+impl Worker {
+    /// The longest that cells are waited for after a start before bids are given.
+    pub const PATIENCE: Duration = Duration::from_secs(10);
+    /// A cell that has pods here and of which nothing is heard for so long is asked.
+    pub const SILENCE: Duration = Duration::from_secs(15);
+    /// A cell that does not answer is asked again after this, twice as long each time, and
+    /// [`Worker::AGAIN_MAX`] at most.
+    pub const AGAIN: Duration = Duration::from_millis(500);
+    /// See [`Worker::AGAIN`].
+    pub const AGAIN_MAX: Duration = Duration::from_secs(10);
+
+    /// A node that has just started.
+    pub fn new(now: Now) -> Worker {
+        Worker {
+            book: Book::new(NodeFacts::default()),
+            known: false,
+            cells: BTreeMap::new(),
+            asks: BTreeSet::new(),
+            listed: None,
+            start: Some(Start { waits: BTreeSet::new(), until: now.mono + Worker::PATIENCE, held: Vec::new() }),
+        }
+    }
+
+    /// One bounded step.
+    pub fn step(&mut self, now: Now, input: Input, fx: &mut Vec<Effect>) {
+        let now = now.mono;
+        match input {
+            Input::Tick => {}
+            Input::Facts(facts) => {
+                self.book.update(facts);
+                self.known = true;
+            }
+            Input::Cells(all) => self.on_cells(now, &all, fx),
+            Input::Message(message) => self.on_message(now, message, fx),
+            Input::Ended { uid } => self.book.ended(&uid.to_string()),
+        }
+        self.on_time(now, fx);
+    }
+
+    /// When [`Input::Tick`] is due.
+    pub fn next_deadline(&self) -> Option<Time> {
+        let asks = self.asks.first().map(|(at, _)| *at);
+        [asks, self.book.next_deadline(), self.start.as_ref().map(|s| s.until)].into_iter().flatten().min()
+    }
+
+    /// Asserts what must hold between steps.
+    pub fn check(&self) {
+        self.book.check();
+        let due = self.cells.iter().filter_map(|(id, c)| Some((c.ask?, *id)));
+        assert!(due.eq(self.asks_by_cell()), "the index of questions is not that of the cells");
+    }
+
+    fn asks_by_cell(&self) -> impl Iterator<Item = (Time, CellId)> {
+        let by: BTreeMap<CellId, Time> = self.asks.iter().map(|(at, cell)| (*cell, *at)).collect();
+        by.into_iter().map(|(cell, at)| (at, cell))
+    }
+
+    /// The account, to be shown.
+    pub fn book(&self) -> &Book {
+        &self.book
+    }
+
+    /// Whether bids are given.
+    pub fn is_bidding(&self) -> bool {
+        self.known && self.start.is_none()
+    }
+
+    fn on_cells(&mut self, now: Time, all: &[(Arc<str>, CellId)], fx: &mut Vec<Effect>) {
+        let listed: BTreeSet<CellId> = all.iter().map(|(_, id)| *id).collect();
+        match self.listed.replace(listed.clone()) {
+            None => {
+                for (namespace, id) in all {
+                    let cell = self.cells.entry(*id).or_default();
+                    cell.namespace = namespace.clone();
+                    if !cell.whole {
+                        self.ask_at(*id, Some(now));
+                        if let Some(start) = &mut self.start {
+                            start.waits.insert(*id);
+                        }
+                    }
+                }
+            }
+            Some(before) => {
+                for gone in before.difference(&listed) {
+                    self.on_cell_gone(*gone, fx);
+                }
+            }
+        }
+        self.settle_start(now, fx);
+    }
+
+    /// A namespace is removed only after everything in it: so are its pods.
+    fn on_cell_gone(&mut self, id: CellId, fx: &mut Vec<Effect>) {
+        self.book.forget(id);
+        self.ask_at(id, None);
+        if let Some(start) = &mut self.start {
+            start.waits.remove(&id);
+            start.held.retain(|a| a.cell != id);
+        }
+        if let Some(cell) = self.cells.remove(&id) {
+            let assignment = Assignment { cell: id, namespace: cell.namespace, whole: true, pods: Vec::new() };
+            fx.push(Effect::Admitted { assignment, refused: Vec::new() });
+        }
+    }
+
+    fn on_message(&mut self, now: Time, message: ToNode, fx: &mut Vec<Effect>) {
+        // Whoever led before has nothing to say any more.
+        if self.cells.get(&message.cell()).is_some_and(|c| message.term() < c.term) {
+            return;
+        }
+        match message {
+            ToNode::Tender { tender, pod } => self.on_tender(now, tender, &pod, fx),
+            ToNode::Confirm { tender, uid } => {
+                let message = match self.book.confirm(now, tender, &uid.to_string()) {
+                    Ok(()) => ToLeader::Confirmed { tender },
+                    Err(_) => ToLeader::Lapsed { tender },
+                };
+                fx.push(Effect::Send { cell: tender.cell, message });
+            }
+            ToNode::Release { tender, uid } => self.book.release(tender, &uid.to_string()),
+            ToNode::Assigned(assigned) => self.on_assigned(now, assigned, fx),
+            ToNode::Stands(stands) => self.on_stands(now, stands),
+        }
+    }
+
+    fn on_tender(&mut self, now: Time, tender: Tender, pod: &Stored, fx: &mut Vec<Effect>) {
+        let message = if self.is_bidding() {
+            match self.book.bid(now, tender, &pod.meta.uid.to_string(), &pod.tree()) {
+                Ok(score) => ToLeader::Bid { tender, score },
+                Err(BookError::Unfit { reasons, contended }) => ToLeader::Unfit { tender, reasons, contended },
+                Err(BookError::Full | BookError::Lapsed) => ToLeader::NotNow { tender },
+                Err(BookError::Late) => return,
+            }
+        } else {
+            ToLeader::NotNow { tender }
+        };
+        fx.push(Effect::Send { cell: tender.cell, message });
+    }
+
+    fn on_stands(&mut self, now: Time, stands: Stands) {
+        let cell = self.cells.entry(stands.cell).or_default();
+        if stands.term == cell.term && stands.number < cell.number {
+            return;
+        }
+        if cell.whole && (stands.term, stands.number) == (cell.term, cell.number) {
+            let again = (!cell.pods.is_empty()).then_some(now + Worker::SILENCE);
+            self.ask_at(stands.cell, again);
+        } else if cell.whole || cell.ask.is_none() {
+            cell.whole = false;
+            cell.asked = 0;
+            self.ask_at(stands.cell, Some(now));
+        }
+    }
+
+    fn on_assigned(&mut self, now: Time, assigned: Assigned, fx: &mut Vec<Effect>) {
+        let Assigned { term, number, assignment } = assigned;
+        let id = assignment.cell;
+        let cell = self.cells.entry(id).or_default();
+        if term == cell.term && number <= cell.number {
+            return;
+        }
+        let gap = term != cell.term || number != cell.number + 1;
+        (cell.term, cell.number) = (term, number);
+        cell.namespace = assignment.namespace.clone();
+        // What it says is so even if something before it was missed; that is asked for, unless it is already.
+        let missed = gap && (cell.whole || cell.ask.is_none());
+        if assignment.whole || missed {
+            cell.whole = assignment.whole;
+            cell.asked = 0;
+        }
+        let whole = cell.whole;
+        let ask = cell.ask.filter(|_| !missed);
+        let some = assignment.pods.iter().any(|(_, pod)| pod.is_some());
+        match &mut self.start {
+            Some(start) => {
+                if whole {
+                    start.waits.remove(&id);
+                }
+                for (_, pod) in &assignment.pods {
+                    if let Some(pod) = pod {
+                        count_started(&mut self.book, pod);
+                    }
+                }
+                start.held.push(assignment);
+            }
+            None => self.admit(assignment, fx),
+        }
+        let here = some || self.cells.get(&id).is_some_and(|c| !c.pods.is_empty());
+        let next = if whole { here.then_some(now + Worker::SILENCE) } else { Some(ask.unwrap_or(now)) };
+        self.ask_at(id, next);
+        self.settle_start(now, fx);
+    }
+
+    /// Counts what is new in it, and hands it on.
+    fn admit(&mut self, assignment: Assignment, fx: &mut Vec<Effect>) {
+        let cell = self.cells.entry(assignment.cell).or_default();
+        if assignment.whole {
+            let named: BTreeSet<&str> = assignment.pods.iter().map(|(name, _)| &**name).collect();
+            cell.pods.retain(|name, _| named.contains(&**name));
+        }
+        let mut refused = Vec::new();
+        for (name, pod) in &assignment.pods {
+            let Some(pod) = pod else {
+                cell.pods.remove(name);
+                continue;
+            };
+            let uid = pod.meta.uid;
+            let why = match cell.pods.get(name).filter(|b| b.uid == uid) {
+                Some(bound) => {
+                    self.book.relabel(&uid.to_string(), labels(pod));
+                    bound.refused.clone()
+                }
+                None => {
+                    let why = admit(&mut self.book, pod);
+                    cell.pods.insert(name.clone(), Bound { uid, refused: why.clone() });
+                    why
+                }
+            };
+            refused.extend(why.map(|why| Refused { uid, why }));
+        }
+        fx.push(Effect::Admitted { assignment, refused });
+    }
+
+    /// Bids are given once every cell has said what is here, or patience ends.
+    fn settle_start(&mut self, now: Time, fx: &mut Vec<Effect>) {
+        let told = self.listed.is_some();
+        if let Some(start) = self.start.take_if(|s| (told && s.waits.is_empty()) || s.until <= now) {
+            for assignment in start.held {
+                self.admit(assignment, fx);
+            }
+        }
+    }
+
+    fn on_time(&mut self, now: Time, fx: &mut Vec<Effect>) {
+        self.book.lapse(now);
+        self.settle_start(now, fx);
+        while let Some((_, id)) = self.asks.first().copied().filter(|(at, _)| *at <= now) {
+            let Some(cell) = self.cells.get_mut(&id) else { break };
+            cell.whole = false;
+            let pause = (Worker::AGAIN * (1 << cell.asked.min(8))).min(Worker::AGAIN_MAX);
+            cell.asked += 1;
+            self.ask_at(id, Some(now + pause));
+            fx.push(Effect::Send { cell: id, message: ToLeader::Ask { cell: id } });
+        }
+        for (tender, uid, name) in self.book.questions(now) {
+            let Ok(uid) = uid.parse() else { continue };
+            let message = ToLeader::WhatBecame { tender, uid, name: name.into() };
+            fx.push(Effect::Send { cell: tender.cell, message });
+        }
+    }
+
+    fn ask_at(&mut self, id: CellId, at: Option<Time>) {
+        let Some(cell) = self.cells.get_mut(&id) else { return };
+        if let Some(old) = std::mem::replace(&mut cell.ask, at) {
+            self.asks.remove(&(old, id));
+        }
+        if let Some(at) = at {
+            self.asks.insert((at, id));
+        }
+    }
+}
+
+/// Counts a pod that is new here; `Some` if it cannot run here.
+fn admit(book: &mut Book, pod: &Stored) -> Option<Refusal> {
+    let (uid, tree) = (pod.meta.uid.to_string(), pod.tree());
+    if is_finished(&tree) {
+        return None;
+    }
+    if was_started(&tree) {
+        book.found(&uid, &tree);
+        return None;
+    }
+    book.bound(&uid, &tree).err()
+}
+
+fn count_started(book: &mut Book, pod: &Stored) {
+    let tree = pod.tree();
+    if was_started(&tree) && !is_finished(&tree) {
+        book.found(&pod.meta.uid.to_string(), &tree);
+    }
+}
+
+/// This node, or who was it before, has admitted the pod already.
+fn was_started(pod: &Tree) -> bool {
+    !pod["status"]["startTime"].is_null() || pod["status"]["phase"] == "Running"
+}
+
+fn labels(pod: &Stored) -> BTreeMap<String, String> {
+    pod.meta.labels.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()
+}
