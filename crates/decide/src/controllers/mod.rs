@@ -7,6 +7,7 @@
 //! the same plan; running it on the state its plan leads to gives an empty one.
 
 pub mod deployment;
+pub mod node_lifecycle;
 pub mod replicaset;
 
 use base::Wall;
