@@ -2,4 +2,21 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cni;
+pub mod containerd;
+pub mod cri;
+pub mod logs;
+pub mod pause;
+pub mod runtime;
+mod seen;
 pub mod store;
+pub mod volumes;
+
+use base::Wall;
+use std::time::SystemTime;
+
+/// The calendar as this machine believes it.
+pub(crate) fn wall() -> Wall {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Wall(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

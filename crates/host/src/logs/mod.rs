@@ -1,0 +1,9 @@
+//! Containers' logs: files in the CRI's format, written by the runtime, read and rotated here.
+//!
+//! A line is `2016-10-06T00:17:09.669794202Z stdout F what was written`; `P` instead of `F` says that the
+//! line was cut and goes on with the next (kubernetes/design-proposals, CRI logging).
+
+mod rotate;
+
+pub(crate) use rotate::rotate;
+pub use rotate::{FILES_MAX, SIZE_MAX};

@@ -1,0 +1,220 @@
+//! A pod's directory on this machine: its volumes, the files its containers are mounted as their own, and
+//! its logs.
+//!
+//! ```text
+//! DATA/pods/<uid>/volumes/<volume>    empty directories, and tmpfs for memory and for files
+//! DATA/pods/<uid>/...                 files by the path asked for
+//! DATA/pods/<uid>/cgroup              which control group is removed with it
+//! DATA/logs/pods/<namespace>_<name>_<uid>/<container>/<attempt>.log
+//! ```
+//!
+//! All of it blocks, and is called on threads that may.
+
+mod atomic;
+mod host_path;
+mod mounts;
+mod removal;
+
+use base::runtime::{Failure, PodName, Volume, VolumeKind, Why};
+use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::{Gid, chown};
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+
+/// Where pods' directories and logs are.
+#[derive(Clone, Debug)]
+pub struct Pods {
+    dirs: PathBuf,
+    logs: PathBuf,
+}
+
+impl Pods {
+    /// Those of a data directory, which is there and named by its canonical path.
+    pub fn of(data: &Path) -> Pods {
+        Pods { dirs: data.join("pods"), logs: data.join("logs/pods") }
+    }
+
+    /// Below which every pod has a directory for its logs.
+    pub fn logs(&self) -> &Path {
+        &self.logs
+    }
+
+    /// Where a pod's logs are (the kubelet's names, so that log collectors know them).
+    pub fn log_directory(&self, pod: &PodName) -> PathBuf {
+        self.logs.join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid))
+    }
+
+    /// Makes volumes, or brings them up to date; says where each is. What is in an empty directory stays.
+    ///
+    /// # Errors
+    /// [`Why::Invalid`] for a name or a file's path that leads elsewhere, [`Why::Failed`] for the rest, with
+    /// the kubelet's words where it has some. Volumes before the one that failed are made.
+    pub fn volumes(&self, pod: &str, volumes: &[Volume]) -> Result<BTreeMap<String, String>, Failure> {
+        let mut made = BTreeMap::new();
+        for volume in volumes {
+            let at = match &volume.kind {
+                VolumeKind::Host { path, kind } => host_path::check(path, kind)?,
+                VolumeKind::Empty { memory, bytes_max } => {
+                    let dir = self.volume(pod, &volume.name)?;
+                    let make = || empty(&dir, memory.then_some(*bytes_max), volume.group);
+                    make().map_err(|e| failed("make the volume", &dir, &e))?;
+                    dir
+                }
+                VolumeKind::Files(files) => {
+                    let dir = self.volume(pod, &volume.name)?;
+                    if let Some(path) = files.iter().map(|f| &f.path).find(|p| !atomic::is_inside(p)) {
+                        return Err(invalid(format!("{path:?} is no path inside the volume {}", volume.name)));
+                    }
+                    let make = || {
+                        make_dir(&dir, 0o777)?;
+                        mounts::memory(&dir, None)?;
+                        atomic::write(&dir, files, volume.group)
+                    };
+                    make().map_err(|e| failed("write the volume", &dir, &e))?;
+                    dir
+                }
+            };
+            made.insert(volume.name.clone(), at.to_string_lossy().into_owned());
+        }
+        Ok(made)
+    }
+
+    /// Writes a file into the pod's directory; says where it is. One that is there is written over, not
+    /// replaced: a container it is mounted into sees what changed.
+    ///
+    /// # Errors
+    /// [`Why::Invalid`] for a path that leads elsewhere, or [`Why::Failed`].
+    pub fn file(&self, pod: &str, path: &str, bytes: &[u8], mode: u32) -> Result<PathBuf, Failure> {
+        if !atomic::is_inside(path) || path.starts_with("volumes/") {
+            return Err(invalid(format!("{path:?} is no path for a file in a pod's directory")));
+        }
+        let file = self.dir(pod)?.join(path);
+        let write = || -> io::Result<()> {
+            make_dir(file.parent().unwrap_or(&self.dirs), 0o750)?;
+            let mut open = OpenOptions::new();
+            open.write(true).create(true).truncate(true).mode(mode & 0o777).custom_flags(nix::libc::O_NOFOLLOW);
+            let mut to = open.open(&file)?;
+            fchmod(&to, Mode::from_bits_truncate(mode & 0o7777))?;
+            to.write_all(bytes)
+        };
+        write().map_err(|e| failed("write", &file, &e))?;
+        Ok(file)
+    }
+
+    /// Makes the directories that logs go to, and remembers the control group.
+    pub(crate) fn before_sandbox(&self, pod: &PodName, log_directory: &str, cgroup: &str) -> Result<(), Failure> {
+        let logs = Path::new(log_directory);
+        if !log_directory.is_empty() {
+            make_dir(logs, 0o755).map_err(|e| failed("make", logs, &e))?;
+        }
+        if cgroup.is_empty() {
+            return Ok(());
+        }
+        self.file(&pod.uid, "cgroup", cgroup.as_bytes(), 0o600).map(drop)
+    }
+
+    /// Makes the directory that a container's log goes to.
+    pub(crate) fn before_container(&self, log_directory: &str, log_path: &str) -> Result<(), Failure> {
+        if log_directory.is_empty() || log_path.is_empty() {
+            return Ok(());
+        }
+        let log = Path::new(log_directory).join(log_path);
+        let dir = log.parent().unwrap_or(Path::new(log_directory));
+        make_dir(dir, 0o755).map_err(|e| failed("make", dir, &e))
+    }
+
+    /// Removes all there is of a pod. What containers mounted inside is unmounted and not entered, no link
+    /// is followed. Done also if there is nothing.
+    ///
+    /// # Errors
+    /// [`Why::Invalid`] for a name that leads elsewhere; [`Why::Failed`] if something cannot be unmounted or
+    /// removed: what is left can be removed by asking again.
+    pub fn remove(&self, pod: &PodName) -> Result<(), Failure> {
+        let dir = self.dir(&pod.uid)?;
+        let cgroup = fs::read_to_string(dir.join("cgroup")).unwrap_or_default();
+        let logs = self.log_directory(pod);
+        if logs.parent() != Some(&self.logs) {
+            return Err(invalid(format!("{pod:?} is no name of a pod")));
+        }
+        for dir in [dir, logs] {
+            let remove = || {
+                mounts::unmount_below(&dir)?;
+                removal::remove(&dir)
+            };
+            remove().map_err(|e| failed("remove", &dir, &e))?;
+        }
+        removal::cgroup(&cgroup);
+        Ok(())
+    }
+
+    /// The uids of pods that have a directory here.
+    ///
+    /// # Errors
+    /// If they cannot be listed.
+    pub fn list(&self) -> io::Result<Vec<String>> {
+        match fs::read_dir(&self.dirs) {
+            Ok(entries) => entries.map(|e| Ok(e?.file_name().to_string_lossy().into_owned())).collect(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn dir(&self, pod: &str) -> Result<PathBuf, Failure> {
+        if !is_name(pod) {
+            return Err(invalid(format!("{pod:?} is no uid of a pod")));
+        }
+        Ok(self.dirs.join(pod))
+    }
+
+    fn volume(&self, pod: &str, name: &str) -> Result<PathBuf, Failure> {
+        if !is_name(name) {
+            return Err(invalid(format!("{name:?} is no name of a volume")));
+        }
+        Ok(self.dir(pod)?.join("volumes").join(name))
+    }
+}
+
+/// An empty directory that anybody may use, in memory if a most number of bytes is given (0: as many as
+/// the system lets it have). What is there stays.
+fn empty(dir: &Path, memory: Option<u64>, group: Option<u32>) -> io::Result<()> {
+    let new = !dir.exists();
+    make_dir(dir, 0o777)?;
+    let mounted = match memory {
+        Some(bytes_max) => mounts::memory(dir, Some(bytes_max))?,
+        None => false,
+    };
+    if let Some(group) = group
+        && (new || mounted)
+    {
+        // What is made inside belongs to the group, too.
+        chown(dir, None, Some(Gid::from_raw(group)))?;
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o2777))?;
+    }
+    Ok(())
+}
+
+/// Makes a directory and those above it; its mode is set whatever the umask says.
+fn make_dir(dir: &Path, mode: u32) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(mode))
+}
+
+/// One plain name, not a path.
+fn is_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!(parts.next(), Some(Component::Normal(n)) if n == name) && parts.next().is_none()
+}
+
+fn failed(what: &str, path: &Path, cause: &io::Error) -> Failure {
+    Failure { why: Why::Failed, message: format!("cannot {what} {}: {cause}", path.display()) }
+}
+
+fn invalid(message: String) -> Failure {
+    Failure { why: Why::Invalid, message }
+}
