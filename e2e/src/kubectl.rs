@@ -1,47 +1,21 @@
 //! The real kubectl, at the version the stories are written for.
 
+use crate::process::{self, Answer, Killed, collect};
 use crate::until;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-/// No single command of a story takes this long; one that does is stuck, and is killed.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A kubectl bound to one kubeconfig.
 #[derive(Clone, Debug)]
 pub struct Kubectl {
     kubeconfig: PathBuf,
     home: PathBuf,
-}
-
-/// What a command answered.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// The command as typed, for errors.
-    command: String,
-    /// How it ended.
-    pub status: ExitStatus,
-    /// What it printed.
-    pub stdout: String,
-    /// What it complained or warned about.
-    pub stderr: String,
-}
-
-impl Answer {
-    /// Did it end with success?
-    pub fn succeeded(&self) -> bool {
-        self.status.success()
-    }
-
-    fn told(&self) -> String {
-        format!("`{}` ended with {}\n{}{}", self.command, self.status, self.stdout, self.stderr)
-    }
 }
 
 impl Kubectl {
@@ -62,18 +36,7 @@ impl Kubectl {
     /// # Errors
     /// As [`Kubectl::run`].
     pub fn run_with(&self, args: &[&str], input: &str) -> Result<Answer> {
-        let mut child = self.command(args)?.stdin(Stdio::piped()).spawn().context("cannot start kubectl")?;
-        let (mut stdin, input) = (child.stdin.take().context("no stdin")?, input.to_owned());
-        // A command may end without reading its input: then the write fails, and its own message tells why.
-        let writer = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
-        let stdout = collect(child.stdout.take().context("no stdout")?);
-        let stderr = collect(child.stderr.take().context("no stderr")?);
-        let mut child = Killed(child);
-        let command = format!("kubectl {}", args.join(" "));
-        let status = until(&format!("the end of `{command}`"), PATIENCE, || Ok(child.0.try_wait()?))?;
-        let joined = |thread: JoinHandle<String>| thread.join().unwrap_or_default();
-        drop(writer.join());
-        Ok(Answer { command, status, stdout: joined(stdout), stderr: joined(stderr) })
+        process::answer(self.command(args)?, &format!("kubectl {}", args.join(" ")), input)
     }
 
     /// Runs a command that must succeed. Returns what it printed.
@@ -89,11 +52,7 @@ impl Kubectl {
     /// # Errors
     /// As [`Kubectl::ok`].
     pub fn ok_with(&self, args: &[&str], input: &str) -> Result<String> {
-        let answer = self.run_with(args, input)?;
-        if !answer.succeeded() {
-            bail!("{}", answer.told());
-        }
-        Ok(answer.stdout)
+        self.run_with(args, input)?.success()
     }
 
     /// Runs a command that must print JSON.
@@ -122,7 +81,9 @@ impl Kubectl {
     /// # Errors
     /// If kubectl is not there.
     pub fn watch(&self, args: &[&str]) -> Result<Watching> {
-        let mut child = self.command(args)?.stdin(Stdio::null()).spawn().context("cannot start kubectl")?;
+        let mut command = self.command(args)?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().context("cannot start kubectl")?;
         let stdout = child.stdout.take().context("no stdout")?;
         let stderr = collect(child.stderr.take().context("no stderr")?);
         let lines = Arc::new(Mutex::new(Vec::new()));
@@ -139,7 +100,6 @@ impl Kubectl {
         let tools = std::env::var_os("BEEMESH_TOOLS").context("BEEMESH_TOOLS names no folder: run `make e2e`")?;
         let mut command = Command::new(Path::new(&tools).join("kubectl"));
         command.args(args).env("KUBECONFIG", &self.kubeconfig).env("HOME", &self.home);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         Ok(command)
     }
 }
@@ -182,24 +142,4 @@ impl Watching {
         }
         Ok((self.lines(), complaint))
     }
-}
-
-/// A process that does not outlive its handle.
-#[derive(Debug)]
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        // It may have ended by itself: either way it is gone after this.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn collect(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        drop(from.read_to_end(&mut bytes));
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
 }

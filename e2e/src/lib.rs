@@ -6,12 +6,16 @@
 
 pub mod forgetful;
 pub mod kubectl;
+pub mod machine;
 pub mod node;
 pub mod place;
+pub mod process;
 pub mod wait;
 
 pub use forgetful::{Forgetful, Loss};
-pub use kubectl::{Answer, Kubectl, Watching};
+pub use kubectl::{Kubectl, Watching};
+pub use machine::{Machine, Model};
 pub use node::{Node, Options};
 pub use place::Place;
+pub use process::Answer;
 pub use wait::until;

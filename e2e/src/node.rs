@@ -1,17 +1,21 @@
 //! One `beemesh up`, started, killed and started again.
 
-use crate::{Kubectl, Place, until};
+use crate::{Kubectl, Loss, Machine, Place, process, until};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a node may take to serve, or to stop, before the story fails.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where a node with a machine of its own writes its kubeconfig.
+const KUBECONFIG: &str = "/root/admin.kubeconfig";
 
 /// How a node is started.
 #[derive(Clone, Debug)]
@@ -22,14 +26,26 @@ pub struct Options {
     pub address: Ipv4Addr,
     /// More flags of `beemesh up`.
     pub flags: Vec<String>,
+    /// The machine it runs in; none: this one. Paths are the machine's.
+    pub machine: Option<Arc<Machine>>,
 }
 
 impl Options {
     /// A node that keeps cells and serves the API without running pods.
     pub fn without_pods(data: PathBuf) -> Options {
         let flags = vec!["--runtime".to_owned(), "none".to_owned()];
-        Options { data, address: Place::address(), flags }
+        Options { data, address: Place::address(), flags, machine: None }
     }
+
+    /// A node that runs pods, in a machine of its own.
+    pub fn with_pods(machine: &Arc<Machine>) -> Options {
+        let flags = vec!["--runtime".to_owned(), "containerd".to_owned()];
+        let (data, address) = (PathBuf::from(Options::DATA), machine.address());
+        Options { data, address, flags, machine: Some(machine.clone()) }
+    }
+
+    /// Where a node with a machine of its own has its data.
+    pub const DATA: &str = "/var/lib/beemesh";
 }
 
 /// A running node. It is killed when the handle goes.
@@ -61,13 +77,11 @@ impl Node {
         let name = options.address.to_string();
         let home = place.join(&format!("home-{name}"));
         std::fs::create_dir_all(&home)?;
-        Ok(Node {
-            kubeconfig: place.join(&format!("kubeconfig-{name}")),
-            log: place.join(&format!("log-{name}")),
-            home,
-            options,
-            child: None,
-        })
+        let kubeconfig = match &options.machine {
+            Some(machine) => machine.on_disk(KUBECONFIG),
+            None => place.join(&format!("kubeconfig-{name}")),
+        };
+        Ok(Node { kubeconfig, log: place.join(&format!("log-{name}")), home, options, child: None })
     }
 
     /// Starts it again after [`Node::kill`] or [`Node::stop`] and waits until it is ready. Returns how long
@@ -101,25 +115,33 @@ impl Node {
         if self.child.is_some() {
             bail!("the node runs already");
         }
-        let program = program()?;
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
         let address = |port| SocketAddr::from((self.options.address, port)).to_string();
-        // setpriv: if this test is killed, the kernel kills the node, and nothing is left behind. It execs,
-        // so the pid is the node's.
-        let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL"])
-            .arg(&program)
-            .arg("up")
+        let mut command = match &self.options.machine {
+            Some(machine) => {
+                if !machine.is_on() {
+                    machine.boot()?;
+                }
+                let mut command = machine.command(&machine.program("beemesh"))?;
+                command.args(["up", "--kubeconfig", KUBECONFIG]);
+                command
+            }
+            None => {
+                // setpriv: if this test is killed, the kernel kills the node, and nothing is left behind. It
+                // execs, so the pid is the node's.
+                let mut command = Command::new("setpriv");
+                command.args(["--pdeathsig", "KILL"]).arg(process::built("beemesh")?).arg("up");
+                command.arg("--kubeconfig").arg(&self.kubeconfig).env("HOME", &self.home).env_remove("KUBECONFIG");
+                command
+            }
+        };
+        let child = command
             .arg("--data")
             .arg(&self.options.data)
             .args(["--api", &address(6443), "--listen", &address(7443)])
-            .arg("--kubeconfig")
-            .arg(&self.kubeconfig)
             .args(&self.options.flags)
-            .env("HOME", &self.home)
             .env("RUST_BACKTRACE", "1")
-            .env_remove("KUBECONFIG")
-            .stdin(std::process::Stdio::null())
+            .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
@@ -150,9 +172,20 @@ impl Node {
     /// # Errors
     /// If it was not running.
     pub fn kill(&mut self) -> Result<()> {
-        let mut child = self.child.take().context("the node does not run")?;
-        child.kill()?;
-        child.wait()?;
+        self.signal(Signal::SIGKILL)?;
+        self.wait_for_its_end()?;
+        Ok(())
+    }
+
+    /// Pulls the plug of the node's machine: see [`Machine::power_cut`]. [`Node::start_again`] switches it on.
+    ///
+    /// # Errors
+    /// If it has no machine of its own, or that was off.
+    pub fn power_cut(&mut self, loss: Loss) -> Result<()> {
+        self.options.machine.as_ref().context("the node has no machine of its own")?.power_cut(loss)?;
+        if self.child.is_some() {
+            self.wait_for_its_end()?;
+        }
         Ok(())
     }
 
@@ -161,9 +194,26 @@ impl Node {
     /// # Errors
     /// If it was not running or does not end in time.
     pub fn stop(&mut self) -> Result<ExitStatus> {
-        let child = self.child.as_ref().context("the node does not run")?;
-        kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM)?;
+        self.signal(Signal::SIGTERM)?;
         self.wait_for_its_end()
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.still_runs()?;
+        Ok(kill(self.pid()?, signal)?)
+    }
+
+    /// The number of its process, as it is known here.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn pid(&self) -> Result<Pid> {
+        let child = self.child.as_ref().context("the node does not run")?;
+        match self.options.machine {
+            // The child is the way into the machine; the node is its child.
+            Some(_) => process::only_child(child.id()),
+            None => Ok(Pid::from_raw(i32::try_from(child.id())?)),
+        }
     }
 
     /// Waits for an end that nobody asked for.
@@ -183,7 +233,7 @@ impl Node {
     /// # Errors
     /// If it does not run.
     pub fn resident_bytes(&self) -> Result<u64> {
-        let pid = self.child.as_ref().context("the node does not run")?.id();
+        let pid = self.pid()?;
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
         let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
         let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
@@ -214,13 +264,4 @@ impl Drop for Node {
             let _ = self.kill();
         }
     }
-}
-
-/// The program as the workspace built it: beside the folder this test was built into.
-fn program() -> Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    let program = own.parent().and_then(Path::parent).map(|target| target.join("beemesh"));
-    let program = program.context("this test is in no target folder")?;
-    File::open(&program).with_context(|| format!("{} is not built: make e2e builds it", program.display()))?;
-    Ok(program)
 }

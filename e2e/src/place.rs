@@ -1,7 +1,9 @@
 //! A place for one story: a folder, and loopback addresses nobody else uses.
 
+use crate::machine;
 use anyhow::{Context, Result, bail};
-use std::fs;
+use nix::mount::{MntFlags, umount2};
+use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,7 +12,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 #[derive(Debug)]
 pub struct Place {
     folder: PathBuf,
+    /// Held for as long as this process lives: so others see that the folder is in use.
+    _lock: File,
 }
+
+const PREFIX: &str = "beemesh-e2e-";
 
 impl Place {
     /// Makes a place named after the story.
@@ -22,9 +28,21 @@ impl Place {
         if !nix::unistd::geteuid().is_root() {
             bail!("end-to-end tests need root: sudo make e2e");
         }
-        let folder = std::env::temp_dir().join(format!("beemesh-e2e-{story}-{}-{}", std::process::id(), next()));
+        let temporary = std::env::temp_dir();
+        // Nobody takes a folder for left behind before it is locked.
+        let one_at_a_time = File::open(&temporary)?;
+        one_at_a_time.lock()?;
+        sweep(&temporary);
+        let folder = temporary.join(format!("{PREFIX}{story}-{}-{}", std::process::id(), next()));
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        Ok(Place { folder })
+        let lock = File::open(&folder)?;
+        lock.lock()?;
+        Ok(Place { folder, _lock: lock })
+    }
+
+    /// Its name, which nothing else on this machine has.
+    pub(crate) fn name(&self) -> String {
+        self.folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
     /// The folder.
@@ -50,6 +68,26 @@ impl Drop for Place {
         // What is still mounted inside is not ours to delete; the mount's own handle says so first.
         if let Err(e) = fs::remove_dir_all(&self.folder) {
             eprintln!("{} stays behind: {e}", self.folder.display());
+        }
+    }
+}
+
+/// Removes what tests that were killed have left: mounts, folders, control groups. Their processes died with
+/// them.
+fn sweep(temporary: &Path) {
+    for entry in fs::read_dir(temporary).into_iter().flatten().flatten() {
+        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        let ours = name.starts_with(PREFIX) && entry.file_type().is_ok_and(|t| t.is_dir());
+        let in_use = || File::open(&path).map(|folder| folder.try_lock().is_err()).unwrap_or(true);
+        if ours && !in_use() {
+            machine::sweep(&name);
+            let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+            for at in mounts.lines().filter_map(|l| l.split(' ').nth(1)).filter(|at| Path::new(at).starts_with(&path)) {
+                let _ = umount2(at, MntFlags::MNT_DETACH);
+            }
+            if let Err(e) = fs::remove_dir_all(&path) {
+                eprintln!("{}, left by an earlier test, stays behind: {e}", path.display());
+            }
         }
     }
 }

@@ -63,6 +63,12 @@ impl Forgetful {
     }
 }
 
+impl std::fmt::Debug for Forgetful {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Forgetful").field("mountpoint", &self.mountpoint).finish_non_exhaustive()
+    }
+}
+
 impl Drop for Forgetful {
     fn drop(&mut self) {
         if let Some(Err(e)) = self.session.take().map(fuser::BackgroundSession::umount_and_join) {

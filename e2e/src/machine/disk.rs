@@ -1,0 +1,62 @@
+//! What is on a machine's disk before anything runs: a fresh installation's `/etc`, and nothing else.
+
+use anyhow::{Context, Result};
+use std::fs::{self, Permissions};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+/// Files and folders of `/etc` that programs look for on any machine, taken from this one as they are.
+const FROM_HERE: &[&str] = &[
+    "alternatives",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "group",
+    "nsswitch.conf",
+    "os-release",
+    "passwd",
+    "protocols",
+    "services",
+    "ssl",
+];
+
+/// Lays out the disk of a new machine.
+pub(super) fn install(disk: &Path, name: &str, gateway: Ipv4Addr) -> Result<()> {
+    let etc = disk.join("etc");
+    fs::create_dir_all(&etc)?;
+    for (folder, mode) in [("root", 0o700), ("tmp", 0o1777), ("var/tmp", 0o1777), ("var/log", 0o755)] {
+        fs::create_dir_all(disk.join(folder))?;
+        fs::set_permissions(disk.join(folder), Permissions::from_mode(mode))?;
+    }
+    symlink("/run", disk.join("var/run"))?;
+    for each in FROM_HERE {
+        let from = Path::new("/etc").join(each);
+        if from.symlink_metadata().is_ok() {
+            copy(&from, &etc.join(each)).with_context(|| format!("cannot copy {}", from.display()))?;
+        }
+    }
+    fs::write(etc.join("hostname"), format!("{name}\n"))?;
+    fs::write(etc.join("hosts"), format!("127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {name}\n"))?;
+    // Nobody listens there: a name that is asked for is refused at once.
+    fs::write(etc.join("resolv.conf"), format!("nameserver {gateway}\n"))?;
+    let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+    fs::write(etc.join("machine-id"), uuid.replace('-', ""))?;
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let kind = from.symlink_metadata()?.file_type();
+    if kind.is_symlink() {
+        symlink(fs::read_link(from)?, to)?;
+    } else if kind.is_dir() {
+        fs::create_dir_all(to)?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            copy(&entry.path(), &to.join(entry.file_name()))?;
+        }
+    } else {
+        fs::copy(from, to)?;
+    }
+    Ok(())
+}
