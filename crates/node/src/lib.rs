@@ -13,6 +13,7 @@
 pub mod assignment;
 pub mod bundle;
 pub mod cell;
+pub mod controllers;
 pub mod errand;
 pub mod gateway;
 pub mod genesis;

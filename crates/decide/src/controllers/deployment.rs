@@ -5,7 +5,10 @@
 //! it): the ReplicaSet of that template is found again and becomes the newest.
 
 use super::replicaset::put_count;
-use super::{Action, Plan, controller_of, count, is_terminating, labels, owner_reference, set_condition, text};
+use super::{
+    Act, Action, Plan, Pod, Refused, Target, adopt, controller_of, count, is_terminating, labels, owner_reference,
+    release, set_condition, text,
+};
 use crate::pod::items;
 use crate::schedule::selector_matches;
 use base::Wall;
@@ -18,35 +21,27 @@ const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
 const MAX: &str = "deployment.kubernetes.io/max-replicas";
 const HASH: &str = "pod-template-hash";
 
-/// What a Deployment needs, given all ReplicaSets and pods of its namespace.
-pub fn plan(deployment: &Tree, sets: &[Tree], pods: &[Tree], now: Wall) -> Plan {
+/// What there is beside a Deployment.
+pub struct Beside<'a> {
+    /// The ReplicaSets it controls and those that nobody does.
+    pub sets: &'a [Tree],
+    /// The pods of its ReplicaSets.
+    pub pods: &'a [&'a Pod],
+    /// Whether a ReplicaSet has this name, whosever it is.
+    pub is_taken: &'a dyn Fn(&str) -> bool,
+    /// The last write in its name, if it was refused.
+    pub refused: Option<&'a Refused>,
+}
+
+/// What a Deployment needs.
+pub fn plan(deployment: &Tree, beside: &Beside<'_>, now: Wall) -> Plan {
     let mut plan = Plan::default();
-    if is_terminating(deployment) {
-        return plan;
-    }
-    let uid = &deployment["metadata"]["uid"];
-    let selector = &deployment["spec"]["selector"];
-    let mut mine: Vec<Tree> = Vec::new();
-    for set in sets {
-        match controller_of(set) {
-            Some(owner) if owner["uid"] == *uid => mine.push(set.clone()),
-            None if selector_matches(selector, &labels(set)) && !is_terminating(set) => {
-                plan.because(format!("{} matches and has no controller", text(&set["metadata"]["name"])));
-                let mut adopted = set.clone();
-                if !adopted["metadata"]["ownerReferences"].is_array() {
-                    adopted["metadata"]["ownerReferences"] = json!([]);
-                }
-                if let Some(owners) = adopted["metadata"]["ownerReferences"].as_array_mut() {
-                    owners.push(owner_reference(deployment));
-                }
-                plan.actions.push(Action::Update { tree: adopted });
-                // Everything else is decided once it is ours.
-                return plan;
-            }
-            _ => {}
-        }
-    }
-    mine.sort_by(|a, b| (created(a), name(a)).cmp(&(created(b), name(b))));
+    let going = is_terminating(deployment);
+    let mine = match claim(deployment, beside.sets, &mut plan) {
+        // Everything else is decided once they are ours.
+        _ if !plan.actions.is_empty() => return plan,
+        mine => mine,
+    };
     let template = &deployment["spec"]["template"];
     let newest = mine.iter().position(|s| same_template(&s["spec"]["template"], template));
     let paused = deployment["spec"]["paused"] == true;
@@ -62,8 +57,14 @@ pub fn plan(deployment: &Tree, sets: &[Tree], pods: &[Tree], now: Wall) -> Plan 
             }
             old
         },
+        beside,
     };
-    if !paused && r.newest.is_none() && !r.make_newest(&mine, pods, &mut plan) {
+    let refused = beside.refused.filter(|r| r.act == Act::Create && !r.taken);
+    if going || refused.is_some() {
+        r.status(&mut plan);
+        return plan;
+    }
+    if !paused && r.newest.is_none() && !r.make_newest(&mine, &mut plan) {
         r.status(&mut plan);
         return plan;
     }
@@ -73,15 +74,42 @@ pub fn plan(deployment: &Tree, sets: &[Tree], pods: &[Tree], now: Wall) -> Plan 
     if paused || r.is_scaling(&mine) {
         r.scale_in_proportion(&mut plan);
     } else if text(&deployment["spec"]["strategy"]["type"]) == "Recreate" {
-        r.recreate(pods, &mut plan);
+        r.recreate(&mut plan);
     } else {
         r.roll(&mut plan);
     }
-    if !paused {
-        r.forget_history(&mut plan);
-    }
+    r.forget_history(&mut plan);
     r.status(&mut plan);
     plan
+}
+
+/// The Deployment's own ReplicaSets, oldest first; those that match and have no controller are adopted,
+/// those of its own that no longer match let go.
+fn claim(deployment: &Tree, sets: &[Tree], plan: &mut Plan) -> Vec<Tree> {
+    let uid = &deployment["metadata"]["uid"];
+    let selector = &deployment["spec"]["selector"];
+    let going = is_terminating(deployment);
+    let mut mine: Vec<Tree> = Vec::new();
+    for set in sets {
+        let matches = selector_matches(selector, &labels(set));
+        match controller_of(set) {
+            Some(owner) if owner["uid"] == *uid => {
+                if matches || going || is_terminating(set) {
+                    mine.push(set.clone());
+                } else {
+                    plan.because(format!("{} no longer matches the selector", name(set)));
+                    plan.actions.push(release(Target::of(set), [text(uid)]));
+                }
+            }
+            None if matches && !is_terminating(set) && !going => {
+                plan.because(format!("{} matches and has no controller", name(set)));
+                plan.actions.push(adopt(Target::of(set), deployment));
+            }
+            _ => {}
+        }
+    }
+    mine.sort_by(|a, b| (created(a), name(a)).cmp(&(created(b), name(b))));
+    mine
 }
 
 struct Rollout<'a> {
@@ -91,6 +119,7 @@ struct Rollout<'a> {
     newest: Option<Tree>,
     /// By age, oldest first.
     old: Vec<Tree>,
+    beside: &'a Beside<'a>,
 }
 
 impl Rollout<'_> {
@@ -120,17 +149,21 @@ impl Rollout<'_> {
 
     /// The ReplicaSet of a template not seen before. `false`: it must wait, for old pods to end
     /// (Recreate).
-    fn make_newest(&self, mine: &[Tree], pods: &[Tree], plan: &mut Plan) -> bool {
+    fn make_newest(&self, mine: &[Tree], plan: &mut Plan) -> bool {
         let d = self.deployment;
         if !self.rolling() {
-            let running = self.old.iter().any(|s| count(&s["spec"]["replicas"]) > 0) || self.has_old_pods(pods);
+            let running = self.old.iter().any(|s| count(&s["spec"]["replicas"]) > 0) || self.has_old_pods();
             if running {
-                self.recreate(pods, plan);
+                self.recreate(plan);
                 return false;
             }
         }
         let hash = template_hash(&d["spec"]["template"], d["status"]["collisionCount"].as_u64());
         let name = format!("{}-{hash}", text(&d["metadata"]["name"]));
+        if (self.beside.is_taken)(&name) {
+            plan.because(format!("{name} is taken by another template: the next name counts one collision more"));
+            return false;
+        }
         let mut template = d["spec"]["template"].clone();
         put_label(&mut template["metadata"], HASH, &hash);
         let mut selector = d["spec"]["selector"].clone();
@@ -155,7 +188,6 @@ impl Rollout<'_> {
                     "selector": selector, "template": template}}),
         });
         plan.event(d, "Normal", "ScalingReplicaSet", format!("Scaled up replica set {name} from 0 to {replicas}"));
-        self.put_revision(revision, plan);
         false
     }
 
@@ -188,16 +220,16 @@ impl Rollout<'_> {
             plan.because(format!("{} is revision {revision}", name(newest)));
             plan.actions.push(Action::Update { tree: updated });
         }
-        self.put_revision(revision, plan);
     }
 
-    fn put_revision(&self, revision: i64, plan: &mut Plan) {
-        let d = self.deployment;
-        let shown = json!(revision.to_string());
-        if d["metadata"]["annotations"][REVISION] != shown {
-            let mut updated = d.clone();
-            put_annotation(&mut updated["metadata"], REVISION, &revision.to_string());
-            plan.actions.push(Action::Update { tree: updated });
+    /// The revision that the Deployment is to show: its newest ReplicaSet's, as this plan leaves it.
+    fn revision(&self, plan: &Plan) -> Option<i64> {
+        match &self.newest {
+            Some(newest) => Some(revision(newest).max(highest_revision(self.old.iter()) + 1)),
+            None => plan.actions.iter().find_map(|a| match a {
+                Action::Create { tree } => Some(revision(tree)),
+                _ => None,
+            }),
         }
     }
 
@@ -268,7 +300,7 @@ impl Rollout<'_> {
     }
 
     /// Recreate: every old pod is gone before the first new one is made.
-    fn recreate(&self, pods: &[Tree], plan: &mut Plan) {
+    fn recreate(&self, plan: &mut Plan) {
         let mut scaled = false;
         for set in &self.old {
             if count(&set["spec"]["replicas"]) > 0 {
@@ -277,17 +309,16 @@ impl Rollout<'_> {
             }
         }
         if !scaled
-            && !self.has_old_pods(pods)
+            && !self.has_old_pods()
             && let Some(newest) = &self.newest
         {
             self.scale(newest, self.replicas(), plan);
         }
     }
 
-    fn has_old_pods(&self, pods: &[Tree]) -> bool {
-        pods.iter().any(|p| {
-            !crate::pod::is_finished(p)
-                && controller_of(p).is_some_and(|o| self.old.iter().any(|s| s["metadata"]["uid"] == o["uid"]))
+    fn has_old_pods(&self) -> bool {
+        self.beside.pods.iter().any(|p| {
+            !p.is_finished() && p.controller().is_some_and(|o| self.old.iter().any(|s| s["metadata"]["uid"] == o))
         })
     }
 
@@ -385,14 +416,14 @@ impl Rollout<'_> {
                     && !is_terminating(s)
             })
             .collect();
-        if !complete || idle.len() <= limit {
+        if !(complete || self.paused) || idle.len() <= limit {
             return;
         }
         let mut by_revision = idle.clone();
         by_revision.sort_by_key(|s| revision(s));
         for set in by_revision.into_iter().take(idle.len() - limit) {
             plan.because(format!("{} is past the revision history limit of {limit}", name(set)));
-            plan.delete(set);
+            plan.delete(Target::of(set));
         }
     }
 
@@ -419,6 +450,12 @@ impl Rollout<'_> {
         ] {
             put_count(&mut status, field, n);
         }
+        if all().all(|s| s["status"]["terminatingReplicas"].is_i64()) {
+            status["terminatingReplicas"] = json!(sum("terminatingReplicas"));
+        }
+        if self.collides(plan) {
+            status["collisionCount"] = json!(count(&d["status"]["collisionCount"]) + 1);
+        }
         let enough = available >= self.replicas() - self.max_unavailable();
         set_condition(
             &mut status,
@@ -430,11 +467,44 @@ impl Rollout<'_> {
             self.now,
         );
         self.progress(&mut status, plan);
+        self.failure(&mut status);
         status["observedGeneration"] = d["metadata"]["generation"].clone();
-        if status != d["status"] {
-            let mut tree = d.clone();
-            tree["status"] = status;
+        let mut tree = d.clone();
+        tree["status"] = status;
+        // An update of the status may change annotations and, unlike any other, counts no generation.
+        if let Some(revision) = self.revision(plan).filter(|_| !is_terminating(d)) {
+            put_annotation(&mut tree["metadata"], REVISION, &revision.to_string());
+        }
+        if tree != *d {
             plan.actions.push(Action::UpdateStatus { tree });
+        }
+    }
+
+    /// The newest ReplicaSet is to be made and its name is another's.
+    fn collides(&self, plan: &Plan) -> bool {
+        let d = self.deployment;
+        let hash = || template_hash(&d["spec"]["template"], d["status"]["collisionCount"].as_u64());
+        self.newest.is_none()
+            && !self.paused
+            && !is_terminating(d)
+            && plan.actions.is_empty()
+            && (self.beside.is_taken)(&format!("{}-{}", name(d), hash()))
+    }
+
+    /// The condition ReplicaFailure: as a ReplicaSet has it, the newest before all others.
+    fn failure(&self, status: &mut Tree) {
+        let of = |s: &Tree| items(&s["status"]["conditions"]).iter().find(|c| c["type"] == "ReplicaFailure").cloned();
+        match self.newest.iter().chain(&self.old).find_map(of) {
+            Some(mut c) => {
+                let at = c["lastTransitionTime"].clone();
+                c["lastUpdateTime"] = at;
+                set_condition(status, c, self.now);
+            }
+            None => {
+                if let Some(all) = status["conditions"].as_array_mut() {
+                    all.retain(|c| c["type"] != "ReplicaFailure");
+                }
+            }
         }
     }
 
@@ -451,7 +521,8 @@ impl Rollout<'_> {
             .unwrap_or(Tree::Null);
         let progressing = |reason: &str, message: String| json!({"type": "Progressing", "status": "True", "reason": reason, "message": message});
         if self.paused {
-            if have["reason"] != "DeploymentPaused" {
+            // That the rollout was stuck stays to be seen.
+            if have["reason"] != "DeploymentPaused" && have["reason"] != "ProgressDeadlineExceeded" {
                 set_condition(
                     status,
                     json!({"type": "Progressing", "status": "Unknown", "reason": "DeploymentPaused", "message": "Deployment is paused"}),
@@ -469,21 +540,30 @@ impl Rollout<'_> {
             return;
         }
         let Some(newest) = &self.newest else {
-            if have.is_null() {
-                let planned = plan.actions.iter().find_map(|a| match a {
-                    Action::Create { tree } => Some(name(tree)),
-                    _ => None,
-                });
-                if let Some(set) = planned {
-                    set_condition(
-                        status,
-                        progressing("NewReplicaSetCreated", format!("Created new replica set \"{set}\"")),
-                        self.now,
-                    );
-                }
+            let planned = plan.actions.iter().find_map(|a| match a {
+                Action::Create { tree } => Some(name(tree).to_owned()),
+                _ => None,
+            });
+            if let Some(set) = planned {
+                let message = format!("Created new replica set \"{set}\"");
+                set_condition(status, progressing("NewReplicaSetCreated", message), self.now);
+            } else if let Some(refused) = self.beside.refused.filter(|r| r.act == Act::Create && !r.taken) {
+                let hash = template_hash(&d["spec"]["template"], d["status"]["collisionCount"].as_u64());
+                let message = format!("Failed to create new replica set \"{}-{hash}\": {}", name(d), refused.message);
+                plan.event(d, "Warning", "ReplicaSetCreateError", message.clone());
+                set_condition(
+                    status,
+                    json!({"type": "Progressing", "status": "False", "reason": "ReplicaSetCreateError", "message": message}),
+                    self.now,
+                );
             }
             return;
         };
+        // A finished rollout stays finished, whatever becomes of its pods.
+        if count(&status["replicas"]) == count(&status["updatedReplicas"]) && have["reason"] == "NewReplicaSetAvailable"
+        {
+            return;
+        }
         if self.is_complete(newest) {
             let message = format!("ReplicaSet \"{}\" has successfully progressed.", name(newest));
             set_condition(status, progressing("NewReplicaSetAvailable", message), self.now);
@@ -510,6 +590,9 @@ impl Rollout<'_> {
             return;
         }
         let since = Wall::parse_rfc3339(text(&have["lastUpdateTime"])).unwrap_or(self.now);
+        if have["reason"] == "ProgressDeadlineExceeded" {
+            return;
+        }
         let until = since + Duration::from_secs(deadline);
         if self.now >= until {
             let message = format!("ReplicaSet \"{}\" has timed out progressing.", name(newest));

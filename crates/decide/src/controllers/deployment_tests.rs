@@ -1,7 +1,7 @@
 //! A Deployment beside its ReplicaSets, driven until nothing changes: the plans are carried out on a
 //! small world whose pods become available as soon as they are made, or never.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 use super::*;
 
 const NOW: Wall = Wall(1_769_846_400_000);
@@ -47,7 +47,7 @@ impl World {
 
     /// Carries out one plan; `false` if it was empty.
     fn once(&mut self) -> bool {
-        let p = plan(&self.deployment, &self.sets, &[], self.now);
+        let p = planned(&self.deployment, &self.sets, self.now);
         let busy = !p.actions.is_empty();
         for a in p.actions {
             match a {
@@ -56,16 +56,14 @@ impl World {
                     tree["metadata"]["creationTimestamp"] = json!(self.now.rfc3339());
                     self.sets.push(tree);
                 }
-                Action::Update { tree } if tree["kind"] == "Deployment" => {
-                    self.deployment["metadata"] = tree["metadata"].clone()
-                }
                 Action::Update { tree } => {
                     let s = self.sets.iter_mut().find(|s| s["metadata"]["uid"] == tree["metadata"]["uid"]).unwrap();
                     *s = tree;
                 }
-                Action::UpdateStatus { tree } => self.deployment["status"] = tree["status"].clone(),
-                Action::Delete { uid, .. } => self.sets.retain(|s| s["metadata"]["uid"] != uid.as_str()),
+                Action::UpdateStatus { tree } => self.deployment = tree,
+                Action::Delete { target, .. } => self.sets.retain(|s| s["metadata"]["uid"] != target.uid.as_str()),
                 Action::Event { message, .. } => self.events.push(message),
+                other => panic!("{other:?}"),
             }
         }
         for s in &mut self.sets {
@@ -106,6 +104,12 @@ impl World {
             .unwrap_or(Tree::Null);
         format!("{} {}", text(&c["status"]), text(&c["reason"]))
     }
+}
+
+/// The plan of a Deployment beside these ReplicaSets, whose pods are not looked at.
+fn planned(deployment: &Tree, sets: &[Tree], now: Wall) -> Plan {
+    let is_taken = |name: &str| sets.iter().any(|s| s["metadata"]["name"] == name);
+    plan(deployment, &Beside { sets, pods: &[], is_taken: &is_taken, refused: None }, now)
 }
 
 fn rolling(surge: Tree, unavailable: Tree) -> Tree {
@@ -199,12 +203,61 @@ fn sets_of_others_are_not_touched_and_orphans_are_adopted() {
     w.settle();
     let mut orphan = w.sets[0].clone();
     orphan["metadata"]["ownerReferences"] = json!([]);
-    let p = plan(&w.deployment, &[orphan], &[], NOW);
+    let p = planned(&w.deployment, &[orphan], NOW);
     assert!(
-        matches!(&p.actions[..], [Action::Update { tree }] if tree["metadata"]["ownerReferences"][0]["uid"] == "dep")
+        matches!(&p.actions[..], [Action::Patch { patch, .. }] if patch["metadata"]["ownerReferences"][0]["uid"] == "dep")
     );
+    let mut stray = w.sets[0].clone();
+    stray["metadata"]["labels"]["app"] = json!("debug");
+    let p = planned(&w.deployment, &[stray], NOW);
+    assert!(
+        matches!(&p.actions[..], [Action::Patch { patch, .. }] if patch["metadata"]["ownerReferences"][0]["$patch"] == "delete")
+    );
+}
+
+#[test]
+fn a_name_that_another_template_has_counts_a_collision_and_the_next_name_is_free() {
+    let mut w = World::new(1, rolling(json!(1), json!(0)));
+    w.settle();
     let mut foreign = w.sets[0].clone();
     foreign["metadata"]["ownerReferences"][0]["uid"] = json!("other");
-    let p = plan(&w.deployment, &[foreign], &[], NOW);
-    assert!(matches!(&p.actions[0], Action::Create { .. }));
+    let p = planned(&w.deployment, std::slice::from_ref(&foreign), NOW);
+    let [Action::UpdateStatus { tree }] = &p.actions[..] else { panic!("{:?}", p.actions) };
+    assert_eq!(tree["status"]["collisionCount"], 1);
+    let p = planned(tree, std::slice::from_ref(&foreign), NOW);
+    let Action::Create { tree } = &p.actions[0] else { panic!("{:?}", p.actions) };
+    assert_ne!(tree["metadata"]["name"], foreign["metadata"]["name"]);
+}
+
+#[test]
+fn a_deployment_that_is_going_makes_nothing_and_its_status_stays_true() {
+    let mut w = World::new(2, rolling(json!(1), json!(0)));
+    w.settle();
+    w.deployment["metadata"]["deletionTimestamp"] = json!(NOW.rfc3339());
+    w.image("v2");
+    w.sets.clear();
+    let p = planned(&w.deployment, &w.sets, NOW);
+    assert!(matches!(&p.actions[..], [Action::UpdateStatus { tree }] if tree["status"]["replicas"].is_null()));
+}
+
+#[test]
+fn a_finished_rollout_stays_finished_when_a_pod_is_lost() {
+    let mut w = World::new(2, rolling(json!(1), json!(0)));
+    w.settle();
+    w.healthy = |_| false;
+    w.once();
+    w.settle();
+    assert_eq!(w.condition("Progressing"), "True NewReplicaSetAvailable");
+    assert_eq!(w.condition("Available"), "False MinimumReplicasUnavailable");
+}
+
+#[test]
+fn pods_that_cannot_be_made_are_told_by_the_deployment_too() {
+    let mut w = World::new(1, rolling(json!(1), json!(0)));
+    w.settle();
+    w.sets[0]["status"]["conditions"] =
+        json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "no"}]);
+    let p = planned(&w.deployment, &w.sets, NOW);
+    let Some(Action::UpdateStatus { tree }) = p.actions.last() else { panic!("{:?}", p.actions) };
+    assert!(items(&tree["status"]["conditions"]).iter().any(|c| c["reason"] == "FailedCreate"));
 }

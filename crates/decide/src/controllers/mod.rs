@@ -7,11 +7,46 @@
 //! the same plan; running it on the state its plan leads to gives an empty one.
 
 pub mod deployment;
+pub mod garbage;
 pub mod node_lifecycle;
+pub mod pod;
 pub mod replicaset;
 
 use base::Wall;
 use objects::Tree;
+use objects::kinds::Kind;
+use objects::record::Meta;
+pub use pod::Pod;
+
+/// Which object a write is about.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Target {
+    /// `apiVersion`.
+    pub api_version: String,
+    /// `kind`.
+    pub kind: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.uid`: what is found under the name must have it.
+    pub uid: String,
+}
+
+impl Target {
+    /// An object given as its tree.
+    pub fn of(object: &Tree) -> Target {
+        Target {
+            api_version: text(&object["apiVersion"]).into(),
+            kind: text(&object["kind"]).into(),
+            name: text(&object["metadata"]["name"]).into(),
+            uid: text(&object["metadata"]["uid"]).into(),
+        }
+    }
+
+    /// An object given as its name and header.
+    pub fn new(kind: &Kind, name: &str, meta: &Meta) -> Target {
+        Target { api_version: kind.api_version(), kind: kind.kind.into(), name: name.into(), uid: meta.uid.to_string() }
+    }
+}
 
 /// One thing to be written.
 #[derive(Clone, PartialEq, Debug)]
@@ -26,21 +61,34 @@ pub enum Action {
         /// The object, with uid and resourceVersion.
         tree: Tree,
     },
-    /// Replace this object's status, if it is still at the revision in it.
+    /// Replace this object's subresource, if it is still at the revision in it.
     UpdateStatus {
         /// The object, with uid and resourceVersion.
         tree: Tree,
     },
+    /// Change an object by a strategic merge patch. The patch names the uid, so that it finds this object
+    /// or none.
+    Patch {
+        /// The object.
+        target: Target,
+        /// The patch.
+        patch: Tree,
+    },
     /// Delete this object, if it still has this uid.
     Delete {
-        /// `apiVersion`.
-        api_version: String,
-        /// `kind`.
-        kind: String,
-        /// `metadata.name`.
-        name: String,
-        /// `metadata.uid`.
-        uid: String,
+        /// The object.
+        target: Target,
+        /// Only if it is at this revision, if one is given.
+        revision: Option<String>,
+        /// What becomes of its dependents: `Background`, `Foreground`, `Orphan`; empty: as its kind has it.
+        propagation: &'static str,
+        /// Seconds of grace instead of its own.
+        grace: Option<i64>,
+    },
+    /// Find out whether an owner that another cell decides is there, by a read in that cell.
+    Look {
+        /// The owner.
+        owner: Target,
     },
     /// Tell whoever looks at the object.
     Event {
@@ -64,6 +112,30 @@ pub struct Plan {
     pub reasons: Vec<String>,
     /// Look again at this moment even if nothing changes.
     pub again: Option<Wall>,
+    /// Creations, deletions and refusals of them are told as events of this object.
+    pub teller: Option<Tree>,
+}
+
+/// A write of an earlier plan that was refused, so that status and events can say so.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refused {
+    /// What it was.
+    pub act: Act,
+    /// The refusal's own words.
+    pub message: String,
+    /// Its name was taken.
+    pub taken: bool,
+}
+
+/// A kind of write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Act {
+    /// A creation.
+    Create,
+    /// A deletion.
+    Delete,
+    /// Any other.
+    Change,
 }
 
 impl Plan {
@@ -76,13 +148,8 @@ impl Plan {
         self.reasons.push(why.into());
     }
 
-    pub(crate) fn delete(&mut self, object: &Tree) {
-        self.actions.push(Action::Delete {
-            api_version: text(&object["apiVersion"]).into(),
-            kind: text(&object["kind"]).into(),
-            name: text(&object["metadata"]["name"]).into(),
-            uid: text(&object["metadata"]["uid"]).into(),
-        });
+    pub(crate) fn delete(&mut self, target: Target) {
+        self.actions.push(Action::Delete { target, revision: None, propagation: "", grace: None });
     }
 
     pub(crate) fn event(&mut self, about: &Tree, event_type: &'static str, reason: &'static str, message: String) {
@@ -101,6 +168,19 @@ pub(crate) fn owner_reference(owner: &Tree) -> Tree {
         "apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": owner["metadata"]["name"],
         "uid": owner["metadata"]["uid"], "controller": true, "blockOwnerDeletion": true,
     })
+}
+
+/// Makes `owner` the controller of an object that has none.
+pub(crate) fn adopt(target: Target, owner: &Tree) -> Action {
+    let patch = serde_json::json!({"metadata": {"uid": target.uid, "ownerReferences": [owner_reference(owner)]}});
+    Action::Patch { target, patch }
+}
+
+/// Takes the references to these owners from an object.
+pub(crate) fn release<'a>(target: Target, owners: impl IntoIterator<Item = &'a str>) -> Action {
+    let gone: Vec<Tree> = owners.into_iter().map(|uid| serde_json::json!({"$patch": "delete", "uid": uid})).collect();
+    let patch = serde_json::json!({"metadata": {"uid": target.uid, "ownerReferences": gone}});
+    Action::Patch { target, patch }
 }
 
 pub(crate) fn is_terminating(object: &Tree) -> bool {

@@ -1,73 +1,78 @@
 //! ReplicaSet: as many pods of one template as it says.
 
-use super::{Action, Plan, controller_of, count, is_terminating, labels, owner_reference, text};
-use crate::pod::{is_finished, is_ready, items};
-use crate::schedule::selector_matches;
+use super::{Act, Plan, Pod, Refused, adopt, is_terminating, release, text};
+use super::{Action, owner_reference};
 use base::Wall;
 use objects::Tree;
+use objects::select::LabelSelector;
 use serde_json::json;
 use std::time::Duration;
 
 /// At most this many pods are made or removed by one plan, as kube-controller-manager's burst.
 pub const BURST: usize = 500;
 
-/// What a ReplicaSet needs, given all pods of its namespace.
+/// What a ReplicaSet needs, given the pods it controls and those that nobody does, and `related`, the
+/// active pods of all ReplicaSets of its owner.
 ///
 /// Pods that match its selector and have no controller are adopted; its own that no longer match are
 /// let go; too few are made, too many removed, the least valuable first; the status says what is there.
-/// Replacement waits for nothing: a pod that is being deleted no longer counts.
-pub fn plan(set: &Tree, pods: &[Tree], now: Wall) -> Plan {
+/// Replacement waits for nothing: a pod that is being deleted no longer counts. After a refusal only
+/// the status is written, which tells of it.
+pub fn plan(set: &Tree, pods: &[&Pod], related: &[&Pod], refused: Option<&Refused>, now: Wall) -> Plan {
     let mut plan = Plan::default();
-    let uid = &set["metadata"]["uid"];
-    let selector = &set["spec"]["selector"];
-    let mut mine: Vec<&Tree> = Vec::new();
+    let uid = text(&set["metadata"]["uid"]);
+    let selector = LabelSelector::from_tree(&set["spec"]["selector"]).unwrap_or_default();
+    let going = is_terminating(set);
+    let mut mine: Vec<&Pod> = Vec::new();
     let mut adopting = 0;
-    for pod in pods {
-        let matches = selector_matches(selector, &labels(pod));
-        match controller_of(pod) {
-            Some(owner) if owner["uid"] == *uid => {
+    for pod in pods.iter().copied() {
+        let matches = pod.is_selected(&selector);
+        match pod.controller() {
+            Some(owner) if owner == uid => {
                 if matches {
                     mine.push(pod);
-                } else if !is_terminating(pod) {
-                    plan.because(format!("{} no longer matches the selector", text(&pod["metadata"]["name"])));
-                    plan.actions.push(Action::Update { tree: without_owner(pod, uid) });
+                } else if !pod.is_terminating() && !going {
+                    plan.because(format!("{} no longer matches the selector", pod.name));
+                    plan.actions.push(release(pod.target(), [uid]));
                 }
             }
             Some(_) => {}
-            None if matches && !is_terminating(pod) && !is_finished(pod) && !is_terminating(set) => {
-                plan.because(format!("{} matches and has no controller", text(&pod["metadata"]["name"])));
-                plan.actions.push(Action::Update { tree: with_owner(pod, set) });
+            None if matches && pod.is_active() && !going => {
+                plan.because(format!("{} matches and has no controller", pod.name));
+                plan.actions.push(adopt(pod.target(), set));
                 adopting += 1;
             }
             None => {}
         }
     }
-    let active: Vec<&Tree> = mine.iter().copied().filter(|p| !is_finished(p) && !is_terminating(p)).collect();
+    let active: Vec<&Pod> = mine.iter().copied().filter(|p| p.is_active()).collect();
+    if !going && refused.is_none() {
+        manage(set, &active, adopting, related, now, &mut plan);
+    }
+    let leaving = mine.iter().filter(|p| p.is_terminating() && !p.is_finished()).count();
+    status(set, &active, leaving, refused, now, &mut plan);
+    plan
+}
+
+/// Makes what is missing, removes what is too much.
+fn manage(set: &Tree, active: &[&Pod], adopting: usize, related: &[&Pod], now: Wall, plan: &mut Plan) {
     let want = usize::try_from(set["spec"]["replicas"].as_i64().unwrap_or(1)).unwrap_or(0);
     let have = active.len() + adopting;
-    if !is_terminating(set) {
-        if have < want {
-            let missing = (want - have).min(BURST);
-            plan.because(format!("{have} of {want} pods: making {missing}"));
-            for _ in 0..missing {
-                plan.actions.push(Action::Create { tree: new_pod(set) });
-            }
-        } else if have > want {
-            let surplus = (have - want).min(BURST).min(active.len());
-            plan.because(format!("{have} of {want} pods: removing {surplus}"));
-            for pod in least_valuable(&active, now).into_iter().take(surplus) {
-                plan.delete(pod);
-                plan.event(
-                    set,
-                    "Normal",
-                    "SuccessfulDelete",
-                    format!("Deleted pod: {}", text(&pod["metadata"]["name"])),
-                );
-            }
+    if have < want {
+        let missing = (want - have).min(BURST);
+        plan.because(format!("{have} of {want} pods: making {missing}"));
+        plan.teller = Some(set.clone());
+        for _ in 0..missing {
+            plan.actions.push(Action::Create { tree: new_pod(set) });
+        }
+    } else if have > want {
+        let surplus = (have - want).min(BURST).min(active.len());
+        plan.because(format!("{have} of {want} pods: removing {surplus}"));
+        plan.teller = Some(set.clone());
+        for pod in least_valuable(active, related, now).into_iter().take(surplus) {
+            plan.delete(pod.target());
         }
     }
-    status(set, &active, now, &mut plan);
-    plan
 }
 
 /// The pod a set makes. Its name is drawn when it is created.
@@ -86,84 +91,45 @@ fn new_pod(set: &Tree) -> Tree {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]})
 }
 
-fn without_owner(pod: &Tree, uid: &Tree) -> Tree {
-    let mut pod = pod.clone();
-    if let Some(owners) = pod["metadata"]["ownerReferences"].as_array_mut() {
-        owners.retain(|o| o["uid"] != *uid);
-    }
-    pod
-}
-
-fn with_owner(pod: &Tree, set: &Tree) -> Tree {
-    let mut pod = pod.clone();
-    if !pod["metadata"]["ownerReferences"].is_array() {
-        pod["metadata"]["ownerReferences"] = json!([]);
-    }
-    if let Some(owners) = pod["metadata"]["ownerReferences"].as_array_mut() {
-        owners.push(owner_reference(set));
-    }
-    pod
-}
-
 /// Pods in the order in which to remove them: not bound before bound, pending before running, not ready
 /// before ready, cheaper to delete first (`controller.kubernetes.io/pod-deletion-cost`), from the node with
-/// most of them, younger, more often restarted (client-go's ActivePodsWithRanks).
-fn least_valuable<'a>(active: &[&'a Tree], now: Wall) -> Vec<&'a Tree> {
-    let on = |p: &Tree| active.iter().filter(|q| q["spec"]["nodeName"] == p["spec"]["nodeName"]).count();
-    let mut order: Vec<_> = active
-        .iter()
-        .map(|p| {
-            let bound = !text(&p["spec"]["nodeName"]).is_empty();
-            let phase = match text(&p["status"]["phase"]) {
-                "Pending" | "" => 0,
-                "Unknown" => 1,
-                _ => 2,
-            };
-            let cost: i64 =
-                text(&p["metadata"]["annotations"]["controller.kubernetes.io/pod-deletion-cost"]).parse().unwrap_or(0);
-            // Ages count in doublings, so that pods of about one age are told apart by chance (their
-            // uid), not by who was first by a second.
-            let age = ready_since(p).map_or(u32::MAX, |t| 64 - now.since(t).as_secs().leading_zeros());
-            let restarts: i64 =
-                items(&p["status"]["containerStatuses"]).iter().map(|c| count(&c["restartCount"])).max().unwrap_or(0);
-            let created = Wall::parse_rfc3339(text(&p["metadata"]["creationTimestamp"])).unwrap_or_default();
-            let key = (
-                bound,
-                phase,
-                is_ready(p),
-                cost,
-                std::cmp::Reverse(on(p)),
-                age,
-                std::cmp::Reverse(restarts),
-                std::cmp::Reverse(created),
-                text(&p["metadata"]["uid"]),
-            );
-            (key, *p)
-        })
-        .collect();
-    order.sort_by(|a, b| a.0.cmp(&b.0));
-    order.into_iter().map(|(_, p)| p).collect()
+/// most of the related ones, shorter ready, more often restarted, younger (client-go's
+/// ActivePodsWithRanks, KEP-2185 and KEP-2255).
+fn least_valuable<'a>(active: &[&'a Pod], related: &[&Pod], now: Wall) -> Vec<&'a Pod> {
+    let mut crowd: std::collections::BTreeMap<&str, usize> = std::collections::BTreeMap::new();
+    for p in related {
+        *crowd.entry(&p.node).or_default() += 1;
+    }
+    // Ages count in doublings, so that pods of about one age are told apart by chance (their uid), not
+    // by who was first by a second.
+    let doublings = |since: Wall| 64 - now.since(since).as_secs().leading_zeros();
+    let key = |p: &&'a Pod| {
+        (
+            !p.node.is_empty(),
+            p.phase,
+            p.is_ready(),
+            p.deletion_cost,
+            std::cmp::Reverse(crowd.get(&*p.node).copied().unwrap_or(0)),
+            p.ready_since.map(doublings),
+            std::cmp::Reverse(p.restarts),
+            doublings(p.meta.created),
+            p.uid.clone(),
+        )
+    };
+    let mut order = active.to_vec();
+    order.sort_by_cached_key(key);
+    order
 }
 
-/// When a pod became ready, if it is.
-pub(crate) fn ready_since(pod: &Tree) -> Option<Wall> {
-    let ready = items(&pod["status"]["conditions"]).iter().find(|c| c["type"] == "Ready" && c["status"] == "True")?;
-    Wall::parse_rfc3339(text(&ready["lastTransitionTime"]))
-}
-
-fn status(set: &Tree, active: &[&Tree], now: Wall, plan: &mut Plan) {
+fn status(set: &Tree, active: &[&Pod], leaving: usize, refused: Option<&Refused>, now: Wall, plan: &mut Plan) {
     let min_ready = Duration::from_secs(set["spec"]["minReadySeconds"].as_u64().unwrap_or(0));
-    let template: Vec<(String, String)> =
-        labels(&json!({"metadata": set["spec"]["template"]["metadata"]})).into_iter().collect();
+    let template = LabelSelector::from_tree(&json!({"matchLabels": set["spec"]["template"]["metadata"]["labels"]}))
+        .unwrap_or_default();
     let (mut full, mut ready, mut available) = (0, 0, 0);
     for pod in active {
-        let l = labels(pod);
-        full += i64::from(template.iter().all(|(k, v)| l.get(k) == Some(v)));
-        if !is_ready(pod) {
-            continue;
-        }
+        full += i64::from(pod.is_selected(&template));
+        let Some(since) = pod.ready_since else { continue };
         ready += 1;
-        let since = ready_since(pod).unwrap_or(now);
         if min_ready.is_zero() || now.since(since) >= min_ready {
             available += 1;
         } else {
@@ -175,14 +141,48 @@ fn status(set: &Tree, active: &[&Tree], now: Wall, plan: &mut Plan) {
         status = json!({});
     }
     status["replicas"] = json!(active.len());
+    status["terminatingReplicas"] = json!(leaving);
     for (field, n) in [("fullyLabeledReplicas", full), ("readyReplicas", ready), ("availableReplicas", available)] {
         put_count(&mut status, field, n);
     }
+    failure(&mut status, refused, now);
     status["observedGeneration"] = set["metadata"]["generation"].clone();
     if status != set["status"] {
         let mut tree = set.clone();
         tree["status"] = status;
         plan.actions.push(Action::UpdateStatus { tree });
+    }
+}
+
+/// The condition ReplicaFailure: there while pods cannot be made or removed.
+fn failure(status: &mut Tree, refused: Option<&Refused>, now: Wall) {
+    let is = |c: &Tree| c["type"] == "ReplicaFailure";
+    let had = crate::pod::items(&status["conditions"]).iter().any(is);
+    match refused {
+        Some(r) if !had => {
+            let reason = match r.act {
+                Act::Create => "FailedCreate",
+                Act::Delete => "FailedDelete",
+                Act::Change => return,
+            };
+            let condition = json!({"type": "ReplicaFailure", "status": "True", "reason": reason,
+                "message": r.message, "lastTransitionTime": now.rfc3339()});
+            match status["conditions"].as_array_mut() {
+                Some(all) => all.push(condition),
+                None => status["conditions"] = json!([condition]),
+            }
+        }
+        None if had => {
+            if let Some(all) = status["conditions"].as_array_mut() {
+                all.retain(|c| !is(c));
+            }
+            if crate::pod::items(&status["conditions"]).is_empty()
+                && let Some(map) = status.as_object_mut()
+            {
+                map.remove("conditions");
+            }
+        }
+        _ => {}
     }
 }
 
@@ -220,6 +220,13 @@ mod tests {
         p
     }
 
+    /// The plan for a set beside these pods, which alone are related.
+    fn plan(set: &Tree, pods: &[Tree], now: Wall) -> Plan {
+        let pods: Vec<Pod> = pods.iter().map(Pod::of_tree).collect();
+        let active: Vec<&Pod> = pods.iter().filter(|p| p.is_active()).collect();
+        super::plan(set, &pods.iter().collect::<Vec<_>>(), &active, None, now)
+    }
+
     fn ready(at: Wall) -> Tree {
         json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": at.rfc3339()}]}, "spec": {"nodeName": "n"}})
     }
@@ -232,7 +239,7 @@ mod tests {
         p.actions
             .iter()
             .filter_map(|a| match a {
-                Action::Delete { name, .. } => Some(name.as_str()),
+                Action::Delete { target, .. } => Some(target.name.as_str()),
                 _ => None,
             })
             .collect()
@@ -255,7 +262,7 @@ mod tests {
         let pods =
             [pod("done", Some("rs"), json!({"status": {"phase": "Failed"}})), pod("other", Some("else"), json!({})), {
                 let mut p = pod("going", Some("rs"), json!({}));
-                p["metadata"]["deletionTimestamp"] = json!("x");
+                p["metadata"]["deletionTimestamp"] = json!(NOW.rfc3339());
                 p
             }];
         assert_eq!(made(&plan(&set(1), &pods, NOW)), 1);
@@ -266,16 +273,19 @@ mod tests {
         let mut stray = pod("stray", Some("rs"), json!({}));
         stray["metadata"]["labels"]["app"] = json!("debug");
         let p = plan(&set(1), &[pod("orphan", None, json!({})), stray], NOW);
-        let updates: Vec<_> = p
+        let patches: Vec<_> = p
             .actions
             .iter()
             .filter_map(|a| match a {
-                Action::Update { tree } => Some(tree),
+                Action::Patch { target, patch } => Some((target.name.as_str(), patch)),
                 _ => None,
             })
             .collect();
-        assert_eq!(updates[0]["metadata"]["ownerReferences"][0]["uid"], "rs");
-        assert_eq!(updates[1]["metadata"]["ownerReferences"], json!([]));
+        assert_eq!((patches[0].0, &patches[0].1["metadata"]["ownerReferences"][0]["uid"]), ("orphan", &json!("rs")));
+        assert_eq!(
+            (patches[1].0, &patches[1].1["metadata"]["ownerReferences"]),
+            ("stray", &json!([{"$patch": "delete", "uid": "rs"}]))
+        );
         assert_eq!((made(&p), removed(&p).len()), (0, 0));
     }
 
@@ -301,6 +311,28 @@ mod tests {
         let Some(Action::UpdateStatus { tree }) = p.actions.last() else { panic!() };
         assert_eq!((&tree["status"]["readyReplicas"], &tree["status"]["availableReplicas"]), (&json!(1), &Tree::Null));
         assert_eq!(p.again, Some(NOW + Duration::from_secs(20)));
+    }
+
+    #[test]
+    fn a_refusal_is_a_condition_until_what_was_refused_is_done() {
+        let refused = Refused { act: Act::Create, message: "exceeded quota".into(), taken: false };
+        let told = super::plan(&set(1), &[], &[], Some(&refused), NOW);
+        let [Action::UpdateStatus { tree }] = told.actions.as_slice() else { panic!("nothing else is tried") };
+        let c = &tree["status"]["conditions"][0];
+        assert_eq!((&c["reason"], &c["message"]), (&json!("FailedCreate"), &json!("exceeded quota")));
+        let mended = plan(tree, &[pod("a", Some("rs"), json!({}))], NOW);
+        let Some(Action::UpdateStatus { tree }) = mended.actions.last() else { panic!() };
+        assert_eq!(tree["status"]["conditions"], Tree::Null);
+    }
+
+    #[test]
+    fn of_equal_pods_the_one_on_the_fullest_node_goes_first() {
+        let on = |name: &str, node: &str| {
+            let mut p = ready(NOW - Duration::from_secs(100));
+            p["spec"]["nodeName"] = json!(node);
+            pod(name, Some("rs"), p)
+        };
+        assert_eq!(removed(&plan(&set(2), &[on("a", "n1"), on("b", "n2"), on("c", "n2")], NOW)), ["b"]);
     }
 
     #[test]

@@ -90,6 +90,13 @@ impl Objects {
         self.state.range(Bytes::new(), Bytes::new()).map(|(k, _)| key_of(k))
     }
 
+    /// The objects after this key, or all of them, in order of their keys.
+    pub fn after(&self, key: Option<&Key>) -> impl Iterator<Item = (Key, Stored)> + '_ {
+        // The least key above another is that key with a zero byte behind it.
+        let from = key.map_or(Bytes::new(), |k| key_bytes(&k.storage, &format!("{}\0", k.name)));
+        self.state.range(Bytes::new(), from).map(|(k, r)| (key_of(k), stored(r)))
+    }
+
     /// The newest revision in it.
     pub fn revision(&self) -> Revision {
         self.state.revision()

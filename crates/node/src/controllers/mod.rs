@@ -1,0 +1,286 @@
+//! The controllers of a cell, run where it is led.
+//!
+//! [`Controllers`] sees every committed change of its cell, works out which controller has to look at
+//! what (`sources`), makes plans with `decide`'s pure functions one key at a time, and turns what they
+//! want into errands (`run`): ordinary requests of the controller's own ServiceAccount. A plan is made
+//! only on objects at least as new as what the key's earlier errands were answered with, so nothing is
+//! made twice.
+//!
+//! It holds nothing that cannot be made again from the cell: a new leader begins with a look at
+//! everything.
+
+mod index;
+mod queue;
+mod recorder;
+mod run;
+mod sources;
+
+use crate::bundle::Bundle;
+use crate::cell::{Change, Objects, Role};
+use crate::errand::{self, Answered, Errand, ErrandId};
+use base::{CellId, Now, Time};
+use index::Index;
+use objects::request::User;
+use queue::{Queue, Work};
+use recorder::Recorder;
+use run::{Run, Wait};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// The field manager of all controllers.
+const MANAGER: &str = "kube-controller-manager";
+/// At most this many errands of plans are under way.
+const FLYING_MAX: usize = 64;
+/// At most this many plans are made, and objects read, in one step.
+const PLANS_PER_STEP: usize = 8;
+const READS_PER_STEP: usize = 128;
+
+/// A controller, by what it looks at.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Controller {
+    Deployment,
+    ReplicaSet,
+    Garbage,
+}
+
+impl Controller {
+    /// Its ServiceAccount in `kube-system`, which its events name, too.
+    const fn account(self) -> &'static str {
+        match self {
+            Controller::Deployment => "deployment-controller",
+            Controller::ReplicaSet => "replicaset-controller",
+            Controller::Garbage => "generic-garbage-collector",
+        }
+    }
+
+    /// Whether it tells in an object's status that its writes are refused.
+    const fn tells_refusals(self) -> bool {
+        matches!(self, Controller::Deployment | Controller::ReplicaSet)
+    }
+}
+
+/// What the controllers are told.
+pub enum Input {
+    /// The cell leads here, or does so no more: [`crate::cell::Effect::Leading`].
+    Leading(bool),
+    /// An entry was applied: [`crate::cell::Effect::Committed`]. The first one while leading is looked at
+    /// as a whole.
+    Committed {
+        /// All objects as they are after it, or later.
+        objects: Objects,
+        /// What changed.
+        changes: Arc<[Change]>,
+    },
+    /// Root's configuration is now this.
+    Bundle(Arc<Bundle>),
+    /// An errand was answered. Every errand is, some time.
+    Answered {
+        /// Which.
+        id: ErrandId,
+        /// With what.
+        answer: Answered,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// What the controllers want done.
+#[derive(Debug)]
+pub enum Effect {
+    /// Make this request of the cell that decides it, and say [`Input::Answered`].
+    Errand {
+        /// Names it.
+        id: ErrandId,
+        /// The request.
+        errand: Box<Errand>,
+    },
+    /// A plan's reasons, for the log.
+    Reasons {
+        /// The controller.
+        controller: &'static str,
+        /// The object's storage group-kind and name.
+        object: String,
+        /// One sentence each.
+        reasons: Vec<String>,
+    },
+}
+
+/// An errand about to be sent.
+struct Asked {
+    id: ErrandId,
+    errand: Errand,
+}
+
+/// Whose controllers they are.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The cell.
+    pub cell: CellId,
+    /// What it is for.
+    pub role: Role,
+}
+
+/// The controllers of one cell.
+pub struct Controllers {
+    config: Config,
+    bundle: Arc<Bundle>,
+    /// The committed objects; `None` while the cell is not led here.
+    objects: Option<Objects>,
+    leading: bool,
+    index: Index,
+    queue: Queue,
+    runs: BTreeMap<Work, Run>,
+    /// Runs that wait for room among the errands under way.
+    starved: BTreeSet<Work>,
+    /// Which run an errand belongs to.
+    flying: BTreeMap<ErrandId, Work>,
+    /// Runs that have ended and wait to see what they did.
+    waits: BTreeMap<Work, Wait>,
+    recorder: Recorder,
+    /// What was found out of owners in other cells, by uid: there or not, and when.
+    looked: BTreeMap<Box<str>, (bool, Time)>,
+    users: BTreeMap<&'static str, Arc<User>>,
+    next_errand: u64,
+    now: Now,
+}
+
+impl Controllers {
+    /// Controllers of a cell that is not led here yet.
+    pub fn new(config: Config, bundle: Arc<Bundle>) -> Controllers {
+        Controllers {
+            config,
+            bundle,
+            objects: None,
+            leading: false,
+            index: Index::default(),
+            queue: Queue::default(),
+            runs: BTreeMap::new(),
+            starved: BTreeSet::new(),
+            flying: BTreeMap::new(),
+            waits: BTreeMap::new(),
+            recorder: Recorder::default(),
+            looked: BTreeMap::new(),
+            users: BTreeMap::new(),
+            next_errand: 1,
+            now: Now::default(),
+        }
+    }
+
+    /// One bounded step.
+    pub fn step(&mut self, now: Now, input: Input, fx: &mut Vec<Effect>) {
+        self.now = now;
+        match input {
+            Input::Leading(leading) => self.lead(leading),
+            Input::Committed { objects, changes } => self.committed(objects, &changes),
+            Input::Bundle(bundle) => self.bundle_changed(bundle),
+            Input::Answered { id, answer } => self.answered(id, answer, fx),
+            Input::Tick => {}
+        }
+        if !self.leading {
+            return;
+        }
+        for (key, stored) in self.index.scan(READS_PER_STEP) {
+            self.look_at(&key, None, Some(&stored));
+        }
+        self.release();
+        self.queue.tick(now.mono);
+        // Before everything has been read, what is there looks as if it were not.
+        if self.index.is_complete() {
+            for _ in 0..PLANS_PER_STEP {
+                let Some(work) = self.queue.pop() else { break };
+                self.start(work, None, fx);
+            }
+        }
+        self.tell(fx);
+    }
+
+    /// When [`Input::Tick`] is due.
+    pub fn next_deadline(&self) -> Option<Time> {
+        if !self.leading || self.objects.is_none() {
+            return None;
+        }
+        if !self.index.is_complete() || self.queue.is_ready() {
+            return Some(self.now.mono);
+        }
+        self.queue.next_deadline()
+    }
+
+    /// Asserts what must hold between steps.
+    pub fn check(&self) {
+        self.queue.check();
+        assert!(self.flying.len() <= FLYING_MAX, "more errands are under way than the bound says");
+        assert!(self.flying.values().all(|w| self.runs.contains_key(w)), "an errand of no run is under way");
+        assert!(self.leading || self.waits.is_empty(), "something waits for commits that nobody tells of");
+    }
+
+    /// How many errands are under way.
+    pub fn flying(&self) -> usize {
+        self.flying.len()
+    }
+
+    fn lead(&mut self, leading: bool) {
+        self.leading = leading;
+        self.objects = None;
+        self.index = Index::default();
+        self.recorder.clear();
+        self.starved.clear();
+        // What is under way is still answered, and its keys are not planned for until then.
+        for run in self.runs.values_mut() {
+            run.give_up();
+        }
+        self.queue.clear();
+        for (work, _) in std::mem::take(&mut self.waits) {
+            self.queue.done(&work);
+        }
+        let idle: Vec<Work> = self.runs.iter().filter(|(_, r)| r.is_idle()).map(|(w, _)| w.clone()).collect();
+        for work in idle {
+            self.runs.remove(&work);
+            self.queue.done(&work);
+        }
+    }
+
+    fn committed(&mut self, objects: Objects, changes: &[Change]) {
+        if !self.leading {
+            return;
+        }
+        if self.objects.is_none() {
+            self.index.begin(objects.clone());
+            self.objects = Some(objects);
+            return;
+        }
+        self.objects = Some(objects);
+        for c in changes {
+            self.index.change(&c.key, c.before.as_ref(), c.after.as_ref());
+            self.look_at(&c.key, c.before.as_ref(), c.after.as_ref());
+        }
+    }
+
+    fn bundle_changed(&mut self, bundle: Arc<Bundle>) {
+        if bundle.number() <= self.bundle.number() {
+            return;
+        }
+        self.bundle = bundle;
+        if self.leading {
+            self.look_at_bundle();
+        }
+    }
+
+    /// Sends events.
+    fn tell(&mut self, fx: &mut Vec<Effect>) {
+        loop {
+            let id = ErrandId(self.next_errand);
+            let own = match &self.config.role {
+                Role::Namespace(n) => &**n,
+                _ => "",
+            };
+            let Some(asked) = self.recorder.next(id, own) else { return };
+            self.next_errand += 1;
+            fx.push(Effect::Errand { id: asked.id, errand: Box::new(asked.errand) });
+        }
+    }
+
+    fn user(&mut self, controller: Controller) -> Arc<User> {
+        let name = controller.account();
+        self.users.entry(name).or_insert_with(|| errand::controller(name)).clone()
+    }
+}

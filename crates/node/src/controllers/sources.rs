@@ -1,0 +1,236 @@
+//! Which controller looks at what when an object changes, and what each of its plans is made of.
+
+use super::index::{self, DEPLOYMENT, POD, REPLICA_SET};
+use super::queue::Work;
+use super::{Controller, Controllers};
+use crate::bundle::Bundle;
+use crate::cell::Objects;
+use decide::controllers::garbage::{self, Item, Presence};
+use decide::controllers::{Plan, Pod, Refused, Target, deployment, replicaset};
+use objects::Tree;
+use objects::kinds::{self, Home};
+use objects::record::{Meta, Owner, Stored};
+use objects::request::{Key, Shared};
+use std::time::Duration;
+
+/// How long it is believed that an owner in another cell is there.
+const BELIEVED: Duration = Duration::from_secs(600);
+/// How many answers about owners in other cells are remembered.
+const LOOKED_MAX: usize = 4096;
+
+impl Controllers {
+    /// An object changed, or is seen for the first time.
+    pub(super) fn look_at(&mut self, key: &Key, before: Option<&Stored>, after: Option<&Stored>) {
+        let (before, after) = (before.map(|s| &*s.meta), after.map(|s| &*s.meta));
+        match &*key.storage {
+            POD => self.look_at_pod(before, after),
+            REPLICA_SET => {
+                self.add(Controller::ReplicaSet, key.clone());
+                for meta in [before, after].into_iter().flatten() {
+                    self.add_controller(Controller::Deployment, DEPLOYMENT, meta);
+                }
+                if let Some(meta) = after.filter(|m| m.controller().is_none()) {
+                    self.add_selecting(Controller::Deployment, DEPLOYMENT, meta);
+                }
+            }
+            DEPLOYMENT => self.add(Controller::Deployment, key.clone()),
+            _ => {}
+        }
+        self.look_for_garbage(key, before, after);
+    }
+
+    fn look_at_pod(&mut self, before: Option<&Meta>, after: Option<&Meta>) {
+        for meta in [before, after].into_iter().flatten() {
+            self.add_controller(Controller::ReplicaSet, REPLICA_SET, meta);
+        }
+        match after {
+            Some(meta) if meta.controller().is_none() => {
+                self.add_selecting(Controller::ReplicaSet, REPLICA_SET, meta);
+            }
+            Some(_) => {}
+            // A Deployment that recreates waits for the last pod of its old ReplicaSets.
+            None => {
+                let set = before.and_then(Meta::controller).map(|o| o.name.clone());
+                let set = set.and_then(|n| self.objects.as_ref()?.get(REPLICA_SET, &n));
+                if let Some(set) = set {
+                    self.add_controller(Controller::Deployment, DEPLOYMENT, &set.meta);
+                }
+            }
+        }
+    }
+
+    /// What garbage collection has to look at: the object itself if an owner of it may be gone, or if it
+    /// waits for its dependents; its dependents if it went or waits for them; owners that wait for it.
+    fn look_for_garbage(&mut self, key: &Key, before: Option<&Meta>, after: Option<&Meta>) {
+        if let Some(meta) = after {
+            let waits = garbage::waits(meta);
+            let doubtful = || meta.owners.iter().any(|o| self.presence(o) != Presence::Present);
+            if waits || garbage::orphans(meta) || doubtful() {
+                self.add(Controller::Garbage, key.clone());
+            }
+            if waits && !before.is_some_and(garbage::waits) {
+                self.add_dependents(meta);
+            }
+        }
+        let Some(before) = before else { return };
+        if after.is_none_or(|a| a.uid != before.uid) {
+            self.add_dependents(before);
+        }
+        if after.is_none_or(|a| a.owners != before.owners) {
+            let waiting: Vec<Key> = before.owners.iter().filter_map(|o| self.waiting_owner(o)).collect();
+            for key in waiting {
+                self.add(Controller::Garbage, key);
+            }
+        }
+    }
+
+    fn add_dependents(&mut self, of: &Meta) {
+        let keys: Vec<Key> = self.index.dependents(&of.uid.to_string()).cloned().collect();
+        for key in keys {
+            self.add(Controller::Garbage, key);
+        }
+    }
+
+    fn waiting_owner(&self, owner: &Owner) -> Option<Key> {
+        let kind = index::owner_kind(owner).filter(|k| self.is_own(k))?;
+        let found = self.objects.as_ref()?.get(kind.storage, &owner.name)?;
+        (garbage::waits(&found.meta) || garbage::orphans(&found.meta))
+            .then(|| Key { storage: kind.storage.into(), name: owner.name.as_ref().into() })
+    }
+
+    /// Root's objects changed: owners may be gone.
+    pub(super) fn look_at_bundle(&mut self) {
+        let foreign: Vec<Key> = self.index.foreign.iter().cloned().collect();
+        for key in foreign {
+            let Some(stored) = self.objects.as_ref().and_then(|o| o.get(&key.storage, &key.name)) else { continue };
+            if stored.meta.owners.iter().any(|o| self.presence(o) != Presence::Present) {
+                self.add(Controller::Garbage, key);
+            }
+        }
+    }
+
+    fn add(&mut self, controller: Controller, key: Key) {
+        self.queue.add(Work { controller, key });
+    }
+
+    /// The object's own controller, if it is of this kind.
+    fn add_controller(&mut self, controller: Controller, storage: &str, of: &Meta) {
+        let is = |o: &&Owner| index::owner_kind(o).is_some_and(|k| k.storage == storage);
+        if let Some(owner) = of.controller().filter(is) {
+            self.add(controller, Key { storage: storage.into(), name: owner.name.as_ref().into() });
+        }
+    }
+
+    /// Everything of this kind that selects the object.
+    fn add_selecting(&mut self, controller: Controller, storage: &str, meta: &Meta) {
+        let keys: Vec<Key> = self.index.selecting(storage, meta).cloned().collect();
+        for key in keys {
+            self.add(controller, key);
+        }
+    }
+
+    /// The plan for a key on the objects as they are.
+    pub(super) fn plan(&mut self, work: &Work, refused: Option<&Refused>) -> Plan {
+        let Some(objects) = self.objects.clone() else { return Plan::default() };
+        let Some(stored) = objects.get(&work.key.storage, &work.key.name) else { return Plan::default() };
+        match work.controller {
+            Controller::ReplicaSet => self.plan_replica_set(&objects, &stored, refused),
+            Controller::Deployment => self.plan_deployment(&objects, &stored, refused),
+            Controller::Garbage => self.plan_garbage(&objects, &work.key, &stored),
+        }
+    }
+
+    fn plan_replica_set(&self, objects: &Objects, stored: &Stored, refused: Option<&Refused>) -> Plan {
+        let set = stored.tree();
+        let uid = stored.meta.uid.to_string();
+        let pods: Vec<&Pod> = self.index.pods_of(&uid).chain(self.index.loose_pods()).map(|p| &**p).collect();
+        // Pods are crowded by those of all ReplicaSets of one Deployment.
+        let sets: Vec<String> = match stored.meta.controller() {
+            Some(owner) => self
+                .index
+                .owned(&owner.uid, REPLICA_SET)
+                .filter_map(|k| Some(objects.get(&k.storage, &k.name)?.meta.uid.to_string()))
+                .collect(),
+            None => vec![uid],
+        };
+        let related: Vec<&Pod> =
+            sets.iter().flat_map(|uid| self.index.pods_of(uid)).map(|p| &**p).filter(|p| p.is_active()).collect();
+        replicaset::plan(&set, &pods, &related, refused, self.now.wall)
+    }
+
+    fn plan_deployment(&self, objects: &Objects, stored: &Stored, refused: Option<&Refused>) -> Plan {
+        let uid = stored.meta.uid.to_string();
+        let keys = self.index.owned(&uid, REPLICA_SET).chain(self.index.loose(REPLICA_SET));
+        let found: Vec<Stored> = keys.filter_map(|k| objects.get(&k.storage, &k.name)).collect();
+        let sets: Vec<Tree> = found.iter().map(Stored::tree).collect();
+        let pods: Vec<&Pod> =
+            found.iter().flat_map(|s| self.index.pods_of(&s.meta.uid.to_string())).map(|p| &**p).collect();
+        let is_taken = |name: &str| objects.get(REPLICA_SET, name).is_some();
+        let beside = deployment::Beside { sets: &sets, pods: &pods, is_taken: &is_taken, refused };
+        deployment::plan(&stored.tree(), &beside, self.now.wall)
+    }
+
+    fn plan_garbage(&mut self, objects: &Objects, key: &Key, stored: &Stored) -> Plan {
+        let Some(kind) = kinds::by_storage(&key.storage) else { return Plan::default() };
+        let found: Vec<(Key, Stored)> = self
+            .index
+            .dependents(&stored.meta.uid.to_string())
+            .filter_map(|k| Some((k.clone(), objects.get(&k.storage, &k.name)?)))
+            .collect();
+        let item = |key: &'_ Key, s: &'_ Stored| kinds::by_storage(&key.storage).map(|k| (k, s.revision));
+        let dependents: Vec<Item<'_>> = found
+            .iter()
+            .filter_map(|(k, s)| {
+                let (kind, revision) = item(k, s)?;
+                Some(Item { kind, name: &k.name, meta: &s.meta, revision })
+            })
+            .collect();
+        let item = Item { kind, name: &key.name, meta: &stored.meta, revision: stored.revision };
+        let plan = garbage::plan(&item, &|owner| self.presence(owner), &dependents);
+        if self.index.foreign.contains(key) {
+            // Nobody tells when an owner goes that is in no bundle.
+            let at = self.now.mono + BELIEVED;
+            self.queue.add_at(Work { controller: Controller::Garbage, key: key.clone() }, at);
+        }
+        plan
+    }
+
+    /// What is known of an owner.
+    fn presence(&self, owner: &Owner) -> Presence {
+        let Some(kind) = index::owner_kind(owner) else { return Presence::Present };
+        let judge = |meta: &Meta| match meta.uid.to_string() == *owner.uid {
+            true if garbage::waits(meta) => Presence::Waiting,
+            true => Presence::Present,
+            false => Presence::Absent,
+        };
+        if self.is_own(kind) {
+            let found = self.objects.as_ref().and_then(|o| o.get(kind.storage, &owner.name));
+            return found.map_or(Presence::Absent, |s| judge(&s.meta));
+        }
+        // What is in no namespace cannot be owned by what is in one.
+        if matches!(kind.home, Home::Namespace | Home::Nowhere) {
+            return Presence::Present;
+        }
+        if let Some(found) = Shared::get(&*self.bundle, kind.storage, &owner.name)
+            && Bundle::holds(kind.storage)
+            && found["metadata"]["uid"].as_str() == Some(&owner.uid)
+        {
+            return judge(&Meta::of(kind, &found));
+        }
+        // The bundle may be behind: that it is not in there says nothing.
+        match self.looked.get(&owner.uid) {
+            Some((false, _)) => Presence::Absent,
+            Some((true, at)) if self.now.mono.since(*at) < BELIEVED => Presence::Present,
+            _ => Presence::Unknown,
+        }
+    }
+
+    /// An owner in another cell was looked for there, for this plan, which is made anew.
+    pub(super) fn remember(&mut self, work: &Work, owner: &Target, there: bool) {
+        if self.looked.len() >= LOOKED_MAX {
+            self.looked.clear();
+        }
+        self.looked.insert(owner.uid.as_str().into(), (there, self.now.mono));
+        self.queue.add(work.clone());
+    }
+}

@@ -1,0 +1,255 @@
+//! Controllers of a cell, as scripts: what becomes of objects that people make, change and delete, and
+//! what does not happen when answers are late or leaders change.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod controlled;
+
+use controlled::{World, deployment};
+use objects::request::Verb;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+fn phase(w: &mut World, condition: &str) -> String {
+    let d = w.get("Deployment", "web").unwrap();
+    let all = d["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let c = all.into_iter().find(|c| c["type"] == condition).unwrap_or(Value::Null);
+    format!("{} {}", c["status"].as_str().unwrap_or("-"), c["reason"].as_str().unwrap_or("-"))
+}
+
+fn images(w: &mut World) -> Vec<String> {
+    let image = |p: &Value| p["spec"]["containers"][0]["image"].as_str().unwrap().to_owned();
+    w.all("Pod").iter().map(image).collect()
+}
+
+#[test]
+fn a_deployment_becomes_pods_and_says_so() {
+    let mut w = World::new();
+    w.create(deployment(3));
+    w.live();
+    assert_eq!(images(&mut w), ["v1"; 3]);
+    let d = w.get("Deployment", "web").unwrap();
+    assert_eq!((&d["status"]["availableReplicas"], &d["status"]["observedGeneration"]), (&json!(3), &json!(1)));
+    assert_eq!(phase(&mut w, "Progressing"), "True NewReplicaSetAvailable");
+    let events = w.all("Event");
+    let said = |reason: &str| events.iter().filter(|e| e["reason"] == reason).count();
+    assert_eq!((said("ScalingReplicaSet"), said("SuccessfulCreate")), (1, 3));
+    assert!(events.iter().all(|e| e["involvedObject"]["namespace"] == "d" && e["count"] == 1));
+}
+
+#[test]
+fn a_change_of_the_template_rolls_and_its_undoing_rolls_back() {
+    let mut w = World::new();
+    w.create(deployment(4));
+    w.live();
+    let image = |image: &'static str| {
+        move |d: &mut Value| d["spec"]["template"]["spec"]["containers"][0]["image"] = json!(image)
+    };
+    w.edit("Deployment", "web", "", image("v2"));
+    w.live();
+    assert_eq!(images(&mut w), ["v2"; 4]);
+    w.edit("Deployment", "web", "", image("v1"));
+    w.live();
+    assert_eq!(images(&mut w), ["v1"; 4]);
+    let sets = w.all("ReplicaSet");
+    assert_eq!(sets.len(), 2, "the old template's set is found again");
+    assert_eq!(
+        w.get("Deployment", "web").unwrap()["metadata"]["annotations"]["deployment.kubernetes.io/revision"],
+        "3"
+    );
+}
+
+#[test]
+fn a_deleted_pod_is_replaced_and_a_relabelled_one_let_go() {
+    let mut w = World::new();
+    w.create(deployment(2));
+    w.live();
+    let [first, second] = <[String; 2]>::try_from(w.names("Pod")).unwrap();
+    w.ask(Verb::Delete, "Pod", &first, "", None).unwrap();
+    w.live();
+    assert!(!w.names("Pod").contains(&first));
+    assert_eq!(w.names("Pod").len(), 2);
+    w.edit("Pod", &second, "", |p| p["metadata"]["labels"] = json!({"app": "debug"}));
+    w.live();
+    assert_eq!(w.names("Pod").len(), 3);
+    assert_eq!(w.get("Pod", &second).unwrap()["metadata"]["ownerReferences"], Value::Null);
+}
+
+#[test]
+fn a_pod_that_matches_and_is_nobodys_is_adopted() {
+    let mut w = World::new();
+    let template = deployment(1)["spec"]["template"].clone();
+    w.create(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "alone", "namespace": "d", "labels": {"app": "web"}}, "spec": template["spec"]}));
+    w.create(json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "web", "namespace": "d"},
+        "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "web"}}, "template": template}}));
+    w.live();
+    assert_eq!(w.names("Pod").len(), 2);
+    assert_eq!(w.get("Pod", "alone").unwrap()["metadata"]["ownerReferences"][0]["name"], "web");
+}
+
+#[test]
+fn what_is_owned_goes_with_its_owner_as_the_delete_says() {
+    for (propagation, left) in [("Background", 0), ("Foreground", 0), ("Orphan", 2)] {
+        let mut w = World::new();
+        w.create(deployment(2));
+        w.live();
+        w.delete("Deployment", "web", propagation);
+        if propagation == "Foreground" {
+            w.settle();
+            assert!(w.get("Deployment", "web").is_some(), "it waits for its pods");
+        }
+        w.live();
+        assert!(w.get("Deployment", "web").is_none(), "{propagation}");
+        assert_eq!((w.names("ReplicaSet").len(), w.names("Pod").len()), (left / 2, left), "{propagation}");
+        if left > 0 {
+            assert_eq!(w.all("ReplicaSet")[0]["metadata"]["ownerReferences"], Value::Null);
+        }
+    }
+}
+
+#[test]
+fn an_object_made_after_its_owner_went_is_collected_and_one_with_an_owner_left_is_not() {
+    let mut w = World::new();
+    let owner =
+        w.create(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "owner", "namespace": "d"}}));
+    let reference =
+        |name: &str, uid: &Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid});
+    let living = reference("owner", &owner["metadata"]["uid"]);
+    let gone = reference("gone", &json!("00000000-0000-4000-8000-000000000001"));
+    let made_again = reference("owner", &json!("00000000-0000-4000-8000-000000000002"));
+    for (name, owners) in [
+        ("kept", json!([living])),
+        ("both", json!([living, gone])),
+        ("late", json!([gone])),
+        ("stale", json!([made_again])),
+        ("strange", json!([{"apiVersion": "example.com/v1", "kind": "Widget", "name": "w", "uid": "x"}])),
+    ] {
+        w.create(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "d", "ownerReferences": owners}}));
+    }
+    w.settle();
+    assert_eq!(w.names("ConfigMap"), ["both", "kept", "kube-root-ca.crt", "owner", "strange"]);
+    assert_eq!(w.get("ConfigMap", "both").unwrap()["metadata"]["ownerReferences"], json!([living]));
+}
+
+#[test]
+fn an_owner_of_another_cell_is_looked_for_there_before_anything_is_deleted() {
+    use objects::kinds::by_kind;
+    use objects::status::Status;
+    let mut w = World::new();
+    w.elsewhere = |_, errand| match errand.name.as_deref() {
+        Some("there") => Ok(json!({"metadata": {"uid": "uid of there"}})),
+        Some("gone") => Err(Box::new(Status::not_found(by_kind("", "v1", "Node").unwrap(), "gone"))),
+        _ => Err(Box::new(Status::unavailable("nobody leads"))),
+    };
+    for name in ["there", "gone", "silent"] {
+        w.create(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "d",
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": name, "uid": format!("uid of {name}")}]}}));
+    }
+    w.settle();
+    assert_eq!(w.names("ConfigMap"), ["kube-root-ca.crt", "silent", "there"]);
+    w.pass(Duration::from_secs(60));
+    let looks = w.log.iter().filter(|l| *l == "get nodes silent").count();
+    assert!((5..20).contains(&looks), "it is asked again, less and less often: {looks}");
+    assert_eq!(w.names("ConfigMap"), ["kube-root-ca.crt", "silent", "there"]);
+}
+
+#[test]
+fn nothing_is_made_twice_when_answers_come_before_commits_or_long_after() {
+    let mut w = World::new();
+    w.create(deployment(3));
+    // Commits are told at once, answers only when nothing else can happen.
+    w.live();
+    assert_eq!(w.names("Pod").len(), 3);
+    // Answers first: the controllers hear of the commit only after everything they asked was answered.
+    w.edit("Deployment", "web", "", |d| d["spec"]["replicas"] = json!(6));
+    w.settle();
+    assert_eq!(w.names("Pod").len(), 6);
+    w.edit("Deployment", "web", "", |d| d["spec"]["replicas"] = json!(9));
+    for _ in 0..200 {
+        w.hear();
+        while !w.errands.is_empty() {
+            w.carry();
+        }
+        w.sync();
+        while !w.answers.is_empty() {
+            w.answer();
+        }
+        w.control(node::controllers::Input::Tick);
+    }
+    w.settle();
+    assert_eq!(w.names("Pod").len(), 9);
+    assert_eq!(w.log.iter().filter(|l| *l == "create pods").count(), 9);
+}
+
+#[test]
+fn a_leader_that_was_lost_in_the_middle_leaves_nothing_half_done() {
+    for stop in 0..12 {
+        let mut w = World::new();
+        w.create(deployment(5));
+        // So many errands are carried out and told; then the node dies.
+        for _ in 0..stop {
+            w.hear();
+            w.carry();
+            w.sync();
+            w.answer();
+        }
+        let mut w = w.restart();
+        w.live();
+        assert_eq!((w.names("ReplicaSet").len(), w.names("Pod").len()), (1, 5), "stopped after {stop}");
+    }
+}
+
+#[test]
+fn pods_that_a_quota_forbids_are_told_and_tried_again_less_and_less_often() {
+    let mut w = World::new();
+    w.create(json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q", "namespace": "d"}, "spec": {"hard": {"pods": "1"}}}));
+    w.create(deployment(3));
+    w.live();
+    w.pass(Duration::from_secs(60));
+    assert_eq!(w.names("Pod").len(), 1);
+    let set = &w.all("ReplicaSet")[0];
+    let failure = set["status"]["conditions"][0].clone();
+    assert_eq!((&failure["type"], &failure["reason"]), (&json!("ReplicaFailure"), &json!("FailedCreate")));
+    assert!(failure["message"].as_str().unwrap().contains("exceeded quota: q"), "{failure}");
+    assert_eq!(phase(&mut w, "ReplicaFailure"), "True FailedCreate");
+    let events = w.all("Event");
+    let told: Vec<_> = events.iter().filter(|e| e["reason"] == "FailedCreate").collect();
+    assert!(told.iter().all(|e| e["message"].as_str().unwrap().contains("Error creating: pods \"web-")));
+    assert!(w.log.iter().filter(|l| *l == "create pods").count() < 30);
+    w.ask(Verb::Delete, "ResourceQuota", "q", "", None).unwrap();
+    w.pass(Duration::from_secs(200));
+    w.live();
+    assert_eq!(w.names("Pod").len(), 3);
+    assert_eq!(phase(&mut w, "ReplicaFailure"), "- -");
+}
+
+#[test]
+fn many_pods_are_made_in_bursts_that_double() {
+    let mut w = World::new();
+    w.create(deployment(40));
+    let mut most = 0;
+    let mut bursts = Vec::new();
+    for _ in 0..10_000 {
+        w.sync();
+        w.hear();
+        let creating = w.errands.iter().filter(|(_, e)| e.kind.kind == "Pod" && e.verb == Verb::Create).count();
+        if creating > 0 {
+            bursts.push(creating);
+        }
+        most = most.max(w.controllers.flying());
+        while !w.errands.is_empty() {
+            w.carry();
+        }
+        w.sync();
+        if w.answers.is_empty() {
+            break;
+        }
+        while !w.answers.is_empty() {
+            w.answer();
+        }
+    }
+    w.settle();
+    assert_eq!(w.names("Pod").len(), 40);
+    assert_eq!(bursts, [1, 2, 4, 8, 16, 9]);
+    assert!(most <= 64);
+}
