@@ -7,6 +7,7 @@ pub mod containerd;
 pub mod cri;
 pub mod logs;
 pub mod pause;
+mod probe;
 pub mod runtime;
 mod seen;
 pub mod store;

@@ -114,7 +114,6 @@ disabled_plugins = [
   stream_server_port = "0"
   netns_mounts_under_state_dir = true
   restrict_oom_score_adj = {restrict}
-  max_container_log_line_size = -1
 
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = {snapshotter}
@@ -257,7 +256,6 @@ mod tests {
             r#"root = "/var/lib/a \"b\"/containerd/root""#,
             r#"  sandbox_image = "beemesh.local/pause:1""#,
             "  restrict_oom_score_adj = true",
-            "  max_container_log_line_size = -1",
             "  netns_mounts_under_state_dir = true",
             r#"    snapshotter = "native""#,
             r#"        BinaryName = "/usr/sbin/runc""#,

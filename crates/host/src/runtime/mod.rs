@@ -11,16 +11,18 @@ use crate::containerd::{self, Binaries, Containerd, Registry};
 use crate::cri::{Client, Version};
 use crate::logs;
 use crate::pause;
+use crate::probe;
 use crate::seen::Watcher;
 use crate::volumes::Pods;
-use base::runtime::{Answer, Failure, Op, Seen, Why};
+use base::runtime::{Answer, ContainerState, Failure, Op, Seen, Why};
+use bytes::Bytes;
 use k8s_cri::v1;
 use queue::Queues;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// What a runtime is made of.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -169,8 +171,11 @@ impl Runtime {
             Op::StopContainer { id, grace } => cri.stop_container(id, grace).await,
             Op::RemoveContainer { id } => cri.remove_container(id).await,
             Op::Exec { id, command, timeout } => cri.exec(id, command, timeout).await,
-            Op::Http { .. } | Op::Tcp { .. } | Op::Grpc { .. } | Op::Tail { .. } => {
-                Err(Failure { why: Why::Failed, message: "this host does not perform probes yet".into() })
+            Op::Http { get, timeout } => probe::http(&get, timeout).await,
+            Op::Tcp { host, port, timeout } => probe::tcp(&host, port, timeout).await,
+            Op::Grpc { host, port, service, timeout } => probe::grpc(&host, port, &service, timeout).await,
+            Op::Tail { path, bytes_max, lines_max, log } => {
+                blocking(move || logs::tail(&path, bytes_max, lines_max, log).map(Answer::Bytes)).await
             }
         }
     }
@@ -189,6 +194,28 @@ impl Runtime {
     /// What the runtime is: `containerd://1.6.20~ds1`.
     pub fn version(&self) -> &Version {
         &self.version
+    }
+
+    /// What a container wrote, of those that are seen; see [`logs::read`]. A log that is followed ends when
+    /// the container is not seen running any more.
+    ///
+    /// # Errors
+    /// [`Why::NotFound`] if there is no such container or it has no log yet, [`Why::Failed`] if its log cannot
+    /// be opened.
+    pub fn logs(&self, container: &str, options: logs::Options) -> Result<LogPieces, Failure> {
+        let seen = self.watcher.told();
+        let there = |seen: &Seen| seen.containers.iter().find(|c| c.id == container).map(|c| c.log_path.clone());
+        let path = there(&seen.borrow()).filter(|path| !path.is_empty()).ok_or_else(|| Failure {
+            why: Why::NotFound,
+            message: format!("there is no container {container} with a log"),
+        })?;
+        let id = container.to_owned();
+        let goes_on = |state: &ContainerState| !matches!(state, ContainerState::Exited { .. });
+        let has_ended = move || !seen.borrow().containers.iter().any(|c| c.id == id && goes_on(&c.state));
+        logs::read(Path::new(&path), options, has_ended).map_err(|e| Failure {
+            why: if e.kind() == io::ErrorKind::NotFound { Why::NotFound } else { Why::Failed },
+            message: format!("cannot open the log {path}: {e}"),
+        })
     }
 
     /// Puts aside logs that have grown beyond 10 MiB, keeping five files a container. To be called every few
@@ -246,6 +273,9 @@ impl Runtime {
         }
     }
 }
+
+/// What a container wrote, piece by piece.
+pub type LogPieces = mpsc::Receiver<io::Result<Bytes>>;
 
 /// Which streams of a process are wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
