@@ -5,11 +5,13 @@
 //! story starts, mounts or makes goes when its handle goes, also when the story fails.
 
 pub mod forgetful;
+pub mod images;
 pub mod kubectl;
 pub mod machine;
 pub mod node;
 pub mod place;
 pub mod process;
+pub mod registry;
 pub mod wait;
 
 pub use forgetful::{Forgetful, Loss};
@@ -18,4 +20,5 @@ pub use machine::{Machine, Model};
 pub use node::{Node, Options};
 pub use place::Place;
 pub use process::Answer;
+pub use registry::{Manner, Registry};
 pub use wait::until;
