@@ -82,6 +82,14 @@ impl Bundle {
         Some(CellId(uid))
     }
 
+    /// The revision of a Namespace that is being deleted, if it is the one of this cell.
+    pub fn terminating(&self, namespace: &str, cell: CellId) -> Option<Revision> {
+        let meta = &self.get("Namespace", namespace)?["metadata"];
+        let own = meta["uid"].as_str() == Some(&cell.to_string()) && !meta["deletionTimestamp"].is_null();
+        let revision = meta["resourceVersion"].as_str().filter(|_| own)?;
+        revision.parse().ok().and_then(Revision::from_u64)
+    }
+
     /// Every namespace's name and cell, by name.
     pub fn cells(&self) -> Vec<(Arc<str>, CellId)> {
         self.range("Namespace")

@@ -59,11 +59,13 @@ impl Genesis {
     }
 }
 
-fn service_account(namespace: &str) -> Tree {
+/// The ServiceAccount that every namespace has.
+pub(crate) fn service_account(namespace: &str) -> Tree {
     serde_json::json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": namespace}})
 }
 
-fn root_ca(namespace: &str, bundle_pem: &str) -> Tree {
+/// What pods verify the API with.
+pub(crate) fn root_ca(namespace: &str, bundle_pem: &str) -> Tree {
     serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": "kube-root-ca.crt", "namespace": namespace, "annotations": {"kubernetes.io/description":
             "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters."}},

@@ -253,3 +253,115 @@ fn many_pods_are_made_in_bursts_that_double() {
     assert_eq!(bursts, [1, 2, 4, 8, 16, 9]);
     assert!(most <= 64);
 }
+
+#[test]
+fn a_namespace_that_is_going_is_emptied_pods_first_and_then_finalized() {
+    let mut w = World::new();
+    w.create(deployment(3));
+    w.create(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "d"}}));
+    w.live();
+    let before = w.log.len();
+    w.tell_bundle("Namespace", "d", Some(controlled::namespace(Some(controlled::START))));
+    w.settle();
+    assert!(w.all("Pod").iter().all(|p| !p["metadata"]["deletionTimestamp"].is_null()), "asked to end");
+    assert!(w.get("Secret", "s").is_some(), "pods go first");
+    w.pass(Duration::from_secs(2));
+    assert!(w.log[before..].contains(&"update namespaces/status d".to_owned()));
+    assert!(!w.log.contains(&"update namespaces/finalize d".to_owned()));
+    w.live();
+    assert_eq!(w.cell.state().len(), 0, "{:?}", w.cell.state().scan(b"").map(|(k, _)| k.clone()).collect::<Vec<_>>());
+    assert_eq!(w.log.iter().filter(|l| *l == "update namespaces/finalize d").count(), 1);
+}
+
+#[test]
+fn a_namespace_is_not_empty_before_every_later_leader_must_know_that_it_is_going() {
+    let mut w = World::new();
+    w.settle();
+    for (kind, name) in [("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default")] {
+        assert!(w.get(kind, name).is_some());
+    }
+    w.tell_bundle("Namespace", "d", Some(controlled::namespace(Some(controlled::START))));
+    // The entry that binds is proposed with the first thing the cell hears of it, and not durable yet.
+    let create = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "late", "namespace": "d"}});
+    let refused = w.ask(Verb::Create, "ConfigMap", "", "", Some(create)).unwrap_err();
+    assert_eq!(refused.code, 403);
+    w.settle();
+    assert!(w.log.contains(&"update namespaces/finalize d".to_owned()));
+    let bundle = w.bundle.number().get();
+    let w = w.restart();
+    assert_eq!(w.cell.member().cell().bundle(), bundle, "whoever leads next is behind if it knows less");
+}
+
+#[test]
+fn what_finalizers_hold_is_told_and_waited_for() {
+    let mut w = World::new();
+    w.create(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "held", "namespace": "d", "finalizers": ["example.com/hold"]}}));
+    w.tell_bundle("Namespace", "d", Some(controlled::namespace(Some(controlled::START))));
+    w.pass(Duration::from_secs(3));
+    assert_eq!(w.names("ConfigMap"), ["held"]);
+    assert!(!w.log.contains(&"update namespaces/finalize d".to_owned()));
+    w.edit("ConfigMap", "held", "", |c| c["metadata"]["finalizers"] = json!([]));
+    w.settle();
+    assert!(w.log.contains(&"update namespaces/finalize d".to_owned()));
+}
+
+#[test]
+fn what_every_namespace_has_is_made_again() {
+    let mut w = World::new();
+    w.settle();
+    for (kind, name) in [("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default")] {
+        w.ask(Verb::Delete, kind, name, "", None).unwrap();
+        assert!(w.get(kind, name).is_none());
+        w.settle();
+        assert!(w.get(kind, name).is_some(), "{kind}");
+    }
+    w.edit("ConfigMap", "kube-root-ca.crt", "", |c| c["data"] = json!({"ca.crt": "forged"}));
+    w.settle();
+    assert_eq!(w.get("ConfigMap", "kube-root-ca.crt").unwrap()["data"], json!({"ca.crt": "PEM"}));
+}
+
+#[test]
+fn events_are_forgotten_after_an_hour() {
+    let mut w = World::new();
+    w.create(deployment(2));
+    w.live();
+    assert!(w.all("Event").len() >= 3);
+    w.pass(Duration::from_secs(3500));
+    assert!(w.all("Event").len() >= 3);
+    w.pass(Duration::from_secs(200));
+    assert_eq!(w.names("Event"), [""; 0]);
+}
+
+#[test]
+fn pods_of_a_node_that_is_gone_are_removed_and_made_again_elsewhere() {
+    use objects::kinds::by_kind;
+    use objects::status::Status;
+    let mut w = World::new();
+    w.create(deployment(2));
+    w.live();
+    let before = w.names("Pod");
+    w.pass(Duration::from_secs(150));
+    assert_eq!(w.names("Pod"), before);
+    w.elsewhere = |_, _| Err(Box::new(Status::not_found(by_kind("", "v1", "Node").unwrap(), "n1")));
+    w.pass(Duration::from_secs(39));
+    assert_eq!(w.names("Pod"), before, "it may come back");
+    w.pass(Duration::from_secs(120));
+    let after = w.all("Pod");
+    assert_eq!(after.len(), 2);
+    assert!(after.iter().all(|p| p["spec"]["nodeName"].is_null()));
+}
+
+#[test]
+fn a_quota_counts_what_there_was_before_it() {
+    let mut w = World::new();
+    w.create(deployment(2));
+    w.live();
+    w.create(json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q", "namespace": "d"},
+        "spec": {"hard": {"pods": "5", "count/deployments.apps": "1"}}}));
+    w.settle();
+    let status = w.get("ResourceQuota", "q").unwrap()["status"].clone();
+    assert_eq!(status["used"], json!({"count/deployments.apps": "1", "pods": "2"}));
+    w.edit("ResourceQuota", "q", "", |q| q["spec"]["hard"]["configmaps"] = json!("9"));
+    w.settle();
+    assert_eq!(w.get("ResourceQuota", "q").unwrap()["status"]["used"]["configmaps"], "1");
+}

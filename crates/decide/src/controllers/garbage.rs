@@ -42,7 +42,7 @@ impl Item<'_> {
     fn without(&self, finalizer: &str) -> Action {
         let target = self.target();
         let patch = json!({"metadata": {"uid": target.uid, "$deleteFromPrimitiveList/finalizers": [finalizer]}});
-        Action::Patch { target, patch }
+        Action::Patch { target, subresource: "", patch }
     }
 }
 
@@ -100,7 +100,7 @@ pub fn plan(item: &Item<'_>, of: &dyn Fn(&Owner) -> Presence, dependents: &[Item
     }
     if !unknown.is_empty() {
         plan.actions.extend(unknown.into_iter().map(|o| Action::Look {
-            owner: Target {
+            target: Target {
                 api_version: o.api_version.to_string(),
                 kind: o.kind.to_string(),
                 name: o.name.to_string(),
@@ -116,7 +116,7 @@ pub fn plan(item: &Item<'_>, of: &dyn Fn(&Owner) -> Presence, dependents: &[Item
                 item.meta.owners.iter().map(|o| json!({"uid": *o.uid, "blockOwnerDeletion": false})).collect();
             let target = item.target();
             let patch = json!({"metadata": {"uid": target.uid, "ownerReferences": free}});
-            plan.actions.push(Action::Patch { target, patch });
+            plan.actions.push(Action::Patch { target, subresource: "", patch });
         }
         "Foreground"
     } else if has(item.meta, ORPHAN) {

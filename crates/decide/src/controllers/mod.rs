@@ -7,9 +7,12 @@
 //! the same plan; running it on the state its plan leads to gives an empty one.
 
 pub mod deployment;
+pub mod events;
 pub mod garbage;
+pub mod namespace;
 pub mod node_lifecycle;
 pub mod pod;
+pub mod pod_garbage;
 pub mod replicaset;
 
 use base::Wall;
@@ -61,9 +64,14 @@ pub enum Action {
         /// The object, with uid and resourceVersion.
         tree: Tree,
     },
-    /// Replace this object's subresource, if it is still at the revision in it.
+    /// Replace this object's status, if it is still at the revision in it.
     UpdateStatus {
         /// The object, with uid and resourceVersion.
+        tree: Tree,
+    },
+    /// Replace the finalizers in the spec of this Namespace, if it is still at the revision in it.
+    Finalize {
+        /// The Namespace, with uid and resourceVersion.
         tree: Tree,
     },
     /// Change an object by a strategic merge patch. The patch names the uid, so that it finds this object
@@ -71,6 +79,8 @@ pub enum Action {
     Patch {
         /// The object.
         target: Target,
+        /// `status`, or empty for the object itself.
+        subresource: &'static str,
         /// The patch.
         patch: Tree,
     },
@@ -85,10 +95,10 @@ pub enum Action {
         /// Seconds of grace instead of its own.
         grace: Option<i64>,
     },
-    /// Find out whether an owner that another cell decides is there, by a read in that cell.
+    /// Find out whether an object that another cell decides is there, by a read in that cell.
     Look {
-        /// The owner.
-        owner: Target,
+        /// The object. Without a uid any of its name will do.
+        target: Target,
     },
     /// Tell whoever looks at the object.
     Event {
@@ -173,14 +183,14 @@ pub(crate) fn owner_reference(owner: &Tree) -> Tree {
 /// Makes `owner` the controller of an object that has none.
 pub(crate) fn adopt(target: Target, owner: &Tree) -> Action {
     let patch = serde_json::json!({"metadata": {"uid": target.uid, "ownerReferences": [owner_reference(owner)]}});
-    Action::Patch { target, patch }
+    Action::Patch { target, subresource: "", patch }
 }
 
 /// Takes the references to these owners from an object.
 pub(crate) fn release<'a>(target: Target, owners: impl IntoIterator<Item = &'a str>) -> Action {
     let gone: Vec<Tree> = owners.into_iter().map(|uid| serde_json::json!({"$patch": "delete", "uid": uid})).collect();
     let patch = serde_json::json!({"metadata": {"uid": target.uid, "ownerReferences": gone}});
-    Action::Patch { target, patch }
+    Action::Patch { target, subresource: "", patch }
 }
 
 pub(crate) fn is_terminating(object: &Tree) -> bool {

@@ -277,7 +277,7 @@ mod tests {
             .actions
             .iter()
             .filter_map(|a| match a {
-                Action::Patch { target, patch } => Some((target.name.as_str(), patch)),
+                Action::Patch { target, patch, .. } => Some((target.name.as_str(), patch)),
                 _ => None,
             })
             .collect();

@@ -101,11 +101,12 @@ impl Cell {
                 // Nothing at or below the bounds it was elected with was minted by anybody else since.
                 self.closed = self.closed.max(floor);
                 self.begin(now);
+                self.bind(now);
                 if self.config.role == Role::Root {
                     fx.push(Effect::Bundle(self.bundle.clone()));
                 }
                 fx.push(Effect::Leading(true));
-                fx.push(Effect::Committed { term, objects: Objects::of(self.state()), changes: Arc::default() });
+                fx.push(Effect::Committed { term, objects: self.objects(), changes: Arc::default() });
             }
             other => fx.push(Effect::Heartbeat(other)),
         }
@@ -185,6 +186,22 @@ impl Cell {
         self.commit(now, None, records);
     }
 
+    /// While its Namespace is going a cell binds every later leader to know that: an entry that changes
+    /// nothing carries the bundle's number, and whoever is behind it decides nothing. What was made in the
+    /// namespace lies before it in the log.
+    pub(super) fn bind(&mut self, now: Now) {
+        let Role::Namespace(name) = &self.config.role else { return };
+        let Some(at) = self.bundle.terminating(name, self.config.cell).map(Revision::get) else { return };
+        if self.leading && at > self.bound.max(self.member.cell().bundle()) {
+            self.bound = at;
+            self.commit(now, None, Vec::new());
+        }
+    }
+
+    fn objects(&self) -> Objects {
+        Objects::of(self.state(), self.member.cell().bundle())
+    }
+
     /// An entry of the log is applied: told to those who watch, and answered if it was proposed here.
     fn on_applied(&mut self, now: Now, id: Option<CallId>, outcome: Applied, fx: &mut Vec<Effect>) {
         let again = match outcome {
@@ -235,7 +252,7 @@ impl Cell {
         }
         let changes: Arc<[Change]> = changes.into();
         if self.leading {
-            let objects = Objects::of(self.state());
+            let objects = self.objects();
             fx.push(Effect::Committed { term: self.term, objects, changes: changes.clone() });
         }
         let mut by_storage: BTreeMap<Arc<str>, Vec<Change>> = BTreeMap::new();
@@ -272,6 +289,7 @@ impl Cell {
             return;
         }
         self.flight.clear();
+        self.bound = 0;
         let mut lost: Vec<(ReplyTo, Outcome)> = Vec::new();
         lost.extend(std::mem::take(&mut self.proposed).into_values().map(|w| (w.to, Outcome::Unknown)));
         lost.extend(self.hold.clear().into_iter().map(|p| (p.to(), Outcome::NotLeader)));

@@ -153,7 +153,8 @@ pub enum Effect {
         term: u64,
         /// All objects, as they are after it, or after a later entry of the same batch.
         objects: Objects,
-        /// What changed; nothing, when the cell has just begun to lead.
+        /// What changed; nothing, when the cell has just begun to lead, and when the entry only binds to a
+        /// bundle.
         changes: Arc<[Change]>,
     },
     /// Everything of the resource up to this revision has been told.
@@ -286,6 +287,8 @@ pub struct Cell {
     leading: bool,
     /// The term it leads in, or last led in.
     term: u64,
+    /// The change of its Namespace that an entry of this leadership, applied or not, binds to.
+    bound: u64,
     /// The disk has room for everything.
     ample: bool,
     next_call: u64,
@@ -338,6 +341,7 @@ impl Cell {
             genesis,
             leading: false,
             term: 0,
+            bound: 0,
             ample: true,
             next_call: 1,
             flight: Flight::default(),
@@ -376,6 +380,7 @@ impl Cell {
             Input::Bundle(bundle) => {
                 if bundle.number() > self.bundle.number() {
                     self.bundle = bundle;
+                    self.bind(now);
                 }
             }
             Input::Unsubscribe { storage, serial } => {

@@ -68,11 +68,18 @@ impl Change {
 #[derive(Clone, Default)]
 pub struct Objects {
     state: State,
+    bundle: u64,
 }
 
 impl Objects {
-    pub(super) fn of(state: &State) -> Objects {
-        Objects { state: state.clone() }
+    pub(super) fn of(state: &State, bundle: u64) -> Objects {
+        Objects { state: state.clone(), bundle }
+    }
+
+    /// The greatest number of a bundle that the entries up to here were decided under. No leader that knows
+    /// less of root decides anything after them.
+    pub fn bundle(&self) -> u64 {
+        self.bundle
     }
 
     /// The object of a storage group-kind with this name.

@@ -2,6 +2,7 @@
 //! all of them.
 
 use crate::cell::Objects;
+use base::Revision;
 use decide::controllers::Pod;
 use objects::kinds::{self, Home};
 use objects::record::{Meta, Owner, Stored};
@@ -14,6 +15,7 @@ use std::sync::Arc;
 pub(super) const POD: &str = "Pod";
 pub(super) const REPLICA_SET: &str = "ReplicaSet.apps";
 pub(super) const DEPLOYMENT: &str = "Deployment.apps";
+pub(super) const EVENT: &str = "Event";
 
 /// The index.
 #[derive(Default)]
@@ -26,6 +28,11 @@ pub(super) struct Index {
     dependents: BTreeMap<Box<str>, BTreeSet<Key>>,
     /// Pods and ReplicaSets without a controller.
     loose: BTreeSet<Key>,
+    /// Events, the longest unchanged first.
+    pub events: BTreeSet<(Revision, Arc<str>)>,
+    /// How many objects there are of each storage group-kind, and how many each finalizer holds.
+    pub counts: BTreeMap<Arc<str>, usize>,
+    pub finalizers: BTreeMap<Box<str>, usize>,
     /// Objects with an owner that another cell decides.
     pub foreign: BTreeSet<Key>,
     /// How far the first look at everything has come; `None` when it is over.
@@ -69,18 +76,28 @@ impl Index {
 
     /// Takes up a change.
     pub(super) fn change(&mut self, key: &Key, before: Option<&Stored>, after: Option<&Stored>) {
-        if let Some(scan) = &mut self.scan {
-            scan.newer.insert(key.clone());
-        }
-        if let Some(before) = before {
-            self.forget(key, &before.meta);
+        // What the first look has not come to is not in here yet.
+        let known = match &mut self.scan {
+            Some(scan) => !scan.newer.insert(key.clone()) || scan.after.as_ref().is_some_and(|a| key <= a),
+            None => true,
+        };
+        if let Some(before) = before.filter(|_| known) {
+            self.forget(key, before);
         }
         if let Some(after) = after {
             self.put(key, after);
         }
     }
 
-    fn forget(&mut self, key: &Key, meta: &Meta) {
+    fn forget(&mut self, key: &Key, before: &Stored) {
+        let meta = &before.meta;
+        count(&mut self.counts, &key.storage, -1);
+        for finalizer in &meta.finalizers {
+            count(&mut self.finalizers, finalizer, -1);
+        }
+        if &*key.storage == EVENT {
+            self.events.remove(&(before.revision, key.name.clone()));
+        }
         for owner in &meta.owners {
             if let Some(of) = self.dependents.get_mut(&owner.uid) {
                 of.remove(key);
@@ -98,6 +115,13 @@ impl Index {
     }
 
     fn put(&mut self, key: &Key, stored: &Stored) {
+        count(&mut self.counts, &key.storage, 1);
+        for finalizer in &stored.meta.finalizers {
+            count(&mut self.finalizers, finalizer, 1);
+        }
+        if &*key.storage == EVENT {
+            self.events.insert((stored.revision, key.name.clone()));
+        }
         for owner in &stored.meta.owners {
             self.dependents.entry(owner.uid.clone()).or_default().insert(key.clone());
             if home(owner).is_some_and(|h| h != Home::Namespace) {
@@ -154,6 +178,15 @@ impl Index {
     /// Pods without a controller.
     pub(super) fn loose_pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
         self.loose(POD).filter_map(|k| self.pods.get(&k.name))
+    }
+}
+
+/// One more or one less; none is not kept.
+fn count<K: Ord + Clone>(of: &mut BTreeMap<K, usize>, key: &K, by: isize) {
+    let n = of.entry(key.clone()).or_default();
+    *n = n.saturating_add_signed(by);
+    if *n == 0 {
+        of.remove(key);
     }
 }
 

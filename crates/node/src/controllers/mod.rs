@@ -14,6 +14,7 @@ mod queue;
 mod recorder;
 mod run;
 mod sources;
+mod standing;
 
 use crate::bundle::Bundle;
 use crate::cell::{Change, Objects, Role};
@@ -41,6 +42,15 @@ enum Controller {
     Deployment,
     ReplicaSet,
     Garbage,
+    /// The end of the cell's own namespace.
+    Namespace,
+    /// The ServiceAccount that every namespace has.
+    ServiceAccount,
+    /// The trust bundle that every namespace has.
+    RootCa,
+    Events,
+    PodGarbage,
+    Quota,
 }
 
 impl Controller {
@@ -49,13 +59,19 @@ impl Controller {
         match self {
             Controller::Deployment => "deployment-controller",
             Controller::ReplicaSet => "replicaset-controller",
-            Controller::Garbage => "generic-garbage-collector",
+            // Events have no controller in Kubernetes: its store forgets them.
+            Controller::Garbage | Controller::Events => "generic-garbage-collector",
+            Controller::Namespace => "namespace-controller",
+            Controller::ServiceAccount => "service-account-controller",
+            Controller::RootCa => "root-ca-cert-publisher",
+            Controller::PodGarbage => "pod-garbage-collector",
+            Controller::Quota => "resourcequota-controller",
         }
     }
 
     /// Whether it tells in an object's status that its writes are refused.
     const fn tells_refusals(self) -> bool {
-        matches!(self, Controller::Deployment | Controller::ReplicaSet)
+        matches!(self, Controller::Deployment | Controller::ReplicaSet | Controller::Namespace)
     }
 }
 
@@ -118,6 +134,24 @@ pub struct Config {
     pub cell: CellId,
     /// What it is for.
     pub role: Role,
+    /// What pods verify the API with, as PEM.
+    pub ca_pem: Arc<str>,
+}
+
+/// When a node was looked for, and since when it was not there.
+#[derive(Clone, Copy)]
+struct Sighting {
+    at: Time,
+    absent_since: Option<Time>,
+}
+
+/// How the end of a namespace goes.
+#[derive(Default)]
+struct Ending {
+    /// When it was seen first.
+    seen: Option<Time>,
+    /// When its status was last written.
+    told: Option<Time>,
 }
 
 /// The controllers of one cell.
@@ -139,6 +173,10 @@ pub struct Controllers {
     recorder: Recorder,
     /// What was found out of owners in other cells, by uid: there or not, and when.
     looked: BTreeMap<Box<str>, (bool, Time)>,
+    /// What was found out of nodes, by name.
+    nodes: BTreeMap<Box<str>, Sighting>,
+    /// How the end of the namespace goes.
+    ending: Ending,
     users: BTreeMap<&'static str, Arc<User>>,
     next_errand: u64,
     now: Now,
@@ -160,6 +198,8 @@ impl Controllers {
             waits: BTreeMap::new(),
             recorder: Recorder::default(),
             looked: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            ending: Ending::default(),
             users: BTreeMap::new(),
             next_errand: 1,
             now: Now::default(),
@@ -179,8 +219,13 @@ impl Controllers {
         if !self.leading {
             return;
         }
-        for (key, stored) in self.index.scan(READS_PER_STEP) {
-            self.look_at(&key, None, Some(&stored));
+        if !self.index.is_complete() {
+            for (key, stored) in self.index.scan(READS_PER_STEP) {
+                self.look_at(&key, None, Some(&stored));
+            }
+            if self.index.is_complete() {
+                self.look_at_standing();
+            }
         }
         self.release();
         self.queue.tick(now.mono);
@@ -223,6 +268,7 @@ impl Controllers {
         self.objects = None;
         self.index = Index::default();
         self.recorder.clear();
+        self.ending = Ending::default();
         self.starved.clear();
         // What is under way is still answered, and its keys are not planned for until then.
         for run in self.runs.values_mut() {
@@ -253,6 +299,7 @@ impl Controllers {
             self.index.change(&c.key, c.before.as_ref(), c.after.as_ref());
             self.look_at(&c.key, c.before.as_ref(), c.after.as_ref());
         }
+        self.look_at_namespace();
     }
 
     fn bundle_changed(&mut self, bundle: Arc<Bundle>) {

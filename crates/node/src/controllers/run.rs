@@ -34,7 +34,9 @@ impl Batch {
             Action::Delete { .. } => Batch::Deletes,
             Action::Patch { .. } => Batch::Patches,
             Action::Look { .. } => Batch::Looks,
-            Action::Update { .. } | Action::UpdateStatus { .. } | Action::Event { .. } => Batch::Alone,
+            Action::Update { .. } | Action::UpdateStatus { .. } | Action::Finalize { .. } | Action::Event { .. } => {
+                Batch::Alone
+            }
         }
     }
 }
@@ -248,9 +250,9 @@ impl Controllers {
                 let what = target.kind.to_lowercase();
                 told = Some(("SuccessfulDelete", format!("Deleted {what}: {}", target.name)));
             }
-            Action::Look { owner } => {
-                let there = text(&meta["uid"]) == owner.uid;
-                self.remember(work, owner, there);
+            Action::Look { target } => {
+                let there = target.uid.is_empty() || text(&meta["uid"]) == target.uid;
+                self.remember(work, target, there);
             }
             _ => {}
         }
@@ -264,8 +266,8 @@ impl Controllers {
         let act = match &sent.action {
             // It is gone, as it should be.
             Action::Delete { .. } if status.code == 404 => return,
-            Action::Look { owner } if status.code == 404 => {
-                self.remember(work, owner, false);
+            Action::Look { target } if status.code == 404 => {
+                self.remember(work, target, false);
                 return;
             }
             Action::Create { .. } => Act::Create,
@@ -316,7 +318,7 @@ impl Controllers {
         let text = |t: &Tree| t.as_str().unwrap_or_default().to_owned();
         let (verb, kind, name, subresource, body) = match action {
             Action::Create { tree } => (Verb::Create, kind_of(tree)?, None, "", object(tree.clone())),
-            Action::Update { tree } | Action::UpdateStatus { tree } => {
+            Action::Update { tree } | Action::UpdateStatus { tree } | Action::Finalize { tree } => {
                 let mut tree = tree.clone();
                 let uid = text(&tree["metadata"]["uid"]);
                 // An earlier action of this very plan has changed it: it goes on from there.
@@ -329,12 +331,16 @@ impl Controllers {
                     tree["metadata"]["resourceVersion"] = written["metadata"]["resourceVersion"].clone();
                 }
                 let name = text(&tree["metadata"]["name"]);
-                let subresource = if matches!(action, Action::Update { .. }) { "" } else { "status" };
+                let subresource = match action {
+                    Action::UpdateStatus { .. } => "status",
+                    Action::Finalize { .. } => "finalize",
+                    _ => "",
+                };
                 (Verb::Update, kind_of(&tree)?, Some(name), subresource, object(tree))
             }
-            Action::Patch { target, patch } => {
+            Action::Patch { target, subresource, patch } => {
                 let body = Body::Patch { kind: PatchType::Strategic, bytes: patch.to_string().into_bytes().into() };
-                (Verb::Patch, kind_at(target)?, Some(target.name.clone()), "", body)
+                (Verb::Patch, kind_at(target)?, Some(target.name.clone()), *subresource, body)
             }
             Action::Delete { target, revision, propagation, grace } => {
                 let mut options =
@@ -352,7 +358,7 @@ impl Controllers {
                 }
                 (Verb::Delete, kind_at(target)?, Some(target.name.clone()), "", object(options))
             }
-            Action::Look { owner } => (Verb::Get, kind_at(owner)?, Some(owner.name.clone()), "", Body::None),
+            Action::Look { target } => (Verb::Get, kind_at(target)?, Some(target.name.clone()), "", Body::None),
             Action::Event { .. } => return None,
         };
         let namespace = match &self.config.role {

@@ -1,12 +1,13 @@
 //! Which controller looks at what when an object changes, and what each of its plans is made of.
 
-use super::index::{self, DEPLOYMENT, POD, REPLICA_SET};
+use super::index::{self, DEPLOYMENT, EVENT, POD, REPLICA_SET};
 use super::queue::Work;
+use super::standing::{CONFIG_MAP, NODES_EVERY, QUOTA, ROOT_CA, SERVICE_ACCOUNT};
 use super::{Controller, Controllers};
 use crate::bundle::Bundle;
 use crate::cell::Objects;
 use decide::controllers::garbage::{self, Item, Presence};
-use decide::controllers::{Plan, Pod, Refused, Target, deployment, replicaset};
+use decide::controllers::{Plan, Pod, Refused, Target, deployment, events, replicaset};
 use objects::Tree;
 use objects::kinds::{self, Home};
 use objects::record::{Meta, Owner, Stored};
@@ -34,12 +35,19 @@ impl Controllers {
                 }
             }
             DEPLOYMENT => self.add(Controller::Deployment, key.clone()),
+            SERVICE_ACCOUNT if &*key.name == "default" => self.add(Controller::ServiceAccount, key.clone()),
+            CONFIG_MAP if *key.name == *ROOT_CA => self.add(Controller::RootCa, key.clone()),
+            QUOTA => self.add(Controller::Quota, key.clone()),
+            EVENT => self.later(Controller::Events, EVENT, events::KEPT),
             _ => {}
         }
         self.look_for_garbage(key, before, after);
     }
 
     fn look_at_pod(&mut self, before: Option<&Meta>, after: Option<&Meta>) {
+        if after.is_some_and(|m| !m.field("spec.nodeName").is_empty()) {
+            self.later(Controller::PodGarbage, POD, NODES_EVERY);
+        }
         for meta in [before, after].into_iter().flatten() {
             self.add_controller(Controller::ReplicaSet, REPLICA_SET, meta);
         }
@@ -98,8 +106,9 @@ impl Controllers {
             .then(|| Key { storage: kind.storage.into(), name: owner.name.as_ref().into() })
     }
 
-    /// Root's objects changed: owners may be gone.
+    /// Root's objects changed: owners may be gone, or the namespace may be going.
     pub(super) fn look_at_bundle(&mut self) {
+        self.look_at_namespace();
         let foreign: Vec<Key> = self.index.foreign.iter().cloned().collect();
         for key in foreign {
             let Some(stored) = self.objects.as_ref().and_then(|o| o.get(&key.storage, &key.name)) else { continue };
@@ -109,8 +118,14 @@ impl Controllers {
         }
     }
 
-    fn add(&mut self, controller: Controller, key: Key) {
+    pub(super) fn add(&mut self, controller: Controller, key: Key) {
         self.queue.add(Work { controller, key });
+    }
+
+    /// What is looked at as a whole, some time.
+    fn later(&mut self, controller: Controller, storage: &str, pause: Duration) {
+        let key = Key { storage: storage.into(), name: "".into() };
+        self.queue.add_at(Work { controller, key }, self.now.mono + pause);
     }
 
     /// The object's own controller, if it is of this kind.
@@ -132,11 +147,18 @@ impl Controllers {
     /// The plan for a key on the objects as they are.
     pub(super) fn plan(&mut self, work: &Work, refused: Option<&Refused>) -> Plan {
         let Some(objects) = self.objects.clone() else { return Plan::default() };
-        let Some(stored) = objects.get(&work.key.storage, &work.key.name) else { return Plan::default() };
-        match work.controller {
-            Controller::ReplicaSet => self.plan_replica_set(&objects, &stored, refused),
-            Controller::Deployment => self.plan_deployment(&objects, &stored, refused),
-            Controller::Garbage => self.plan_garbage(&objects, &work.key, &stored),
+        let stored = objects.get(&work.key.storage, &work.key.name);
+        match (work.controller, stored) {
+            (Controller::Namespace, _) => self.plan_namespace(&objects, refused),
+            (Controller::ServiceAccount, stored) => self.plan_service_account(stored),
+            (Controller::RootCa, stored) => self.plan_root_ca(stored),
+            (Controller::Events, _) => self.plan_events(&objects),
+            (Controller::PodGarbage, _) => self.plan_pod_garbage(),
+            (_, None) => Plan::default(),
+            (Controller::ReplicaSet, Some(stored)) => self.plan_replica_set(&objects, &stored, refused),
+            (Controller::Deployment, Some(stored)) => self.plan_deployment(&objects, &stored, refused),
+            (Controller::Garbage, Some(stored)) => self.plan_garbage(&objects, &work.key, &stored),
+            (Controller::Quota, Some(stored)) => self.plan_quota(&objects, &stored),
         }
     }
 
@@ -225,12 +247,16 @@ impl Controllers {
         }
     }
 
-    /// An owner in another cell was looked for there, for this plan, which is made anew.
-    pub(super) fn remember(&mut self, work: &Work, owner: &Target, there: bool) {
-        if self.looked.len() >= LOOKED_MAX {
-            self.looked.clear();
+    /// Something in another cell was looked for there, for this plan, which is made anew.
+    pub(super) fn remember(&mut self, work: &Work, target: &Target, there: bool) {
+        if work.controller == Controller::PodGarbage {
+            self.remember_node(&target.name, there);
+        } else {
+            if self.looked.len() >= LOOKED_MAX {
+                self.looked.clear();
+            }
+            self.looked.insert(target.uid.as_str().into(), (there, self.now.mono));
         }
-        self.looked.insert(owner.uid.as_str().into(), (there, self.now.mono));
         self.queue.add(work.clone());
     }
 }

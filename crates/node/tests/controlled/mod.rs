@@ -78,8 +78,13 @@ pub(crate) fn namespace(deleted: Option<Wall>) -> Value {
     n
 }
 
-fn unreachable_elsewhere(_: &World, errand: &Errand) -> Answered {
-    panic!("nothing of another cell was expected: {:?} {:?}", errand.verb, errand.kind)
+/// Root, as far as these scripts need it: nodes are there, and namespaces take what is written.
+fn root(_: &World, errand: &Errand) -> Answered {
+    match (&errand.body, errand.kind.kind) {
+        (Body::Object { tree, .. }, "Namespace") => Ok(tree.clone()),
+        (_, "Node") => Ok(json!({"metadata": {"uid": "node"}})),
+        _ => panic!("{:?} {:?} was not expected", errand.verb, errand.kind),
+    }
 }
 
 impl World {
@@ -93,7 +98,7 @@ impl World {
         let genesis = genesis::namespace("d", cell_id().0, bundle.number(), "PEM", now.wall);
         let disk = found.as_ref().map(|f| f.records.clone()).unwrap_or_default();
         let cell = Cell::new(config, found, bundle.clone(), Some(genesis), &Chance::from_u64(1), now).unwrap();
-        let config = controllers::Config { cell: cell_id(), role };
+        let config = controllers::Config { cell: cell_id(), role, ca_pem: "PEM".into() };
         let mut w = World {
             cell,
             controllers: Controllers::new(config, bundle.clone()),
@@ -106,7 +111,7 @@ impl World {
             asked: BTreeMap::new(),
             answers: VecDeque::new(),
             told: VecDeque::new(),
-            elsewhere: unreachable_elsewhere,
+            elsewhere: root,
             log: Vec::new(),
             next: now.mono.0,
         };
