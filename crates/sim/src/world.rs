@@ -791,7 +791,7 @@ impl World {
         let count = self.dice.disk.range(1, k.disk.len() as u64 + 1) as usize;
         up.rewrite = Some((count, None));
         let records = k.disk.get(..count).unwrap_or_default().to_vec();
-        self.tell(node, Input::Rewrite { question: 1, records })
+        self.tell(node, Input::Rewrite { question: 1, segment: self.counts.rewrites + 1, records })
     }
 
     // The end.

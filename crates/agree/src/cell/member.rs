@@ -25,6 +25,8 @@ pub enum Input {
     Rewrite {
         /// Names the question.
         id: u64,
+        /// The segment: several questions may be asked of one.
+        segment: u64,
         /// The segment's records; those of other cells are passed over.
         records: Vec<Record>,
     },
@@ -59,7 +61,8 @@ pub enum Effect {
         /// The write that carries what was live.
         ticket: Ticket,
     },
-    /// An entry cannot be read: the member has stopped, before it. Its state may still be read.
+    /// An entry cannot be read: the member has stopped, before it. Its state may still be read, and its
+    /// records are still written forward.
     Stopped {
         /// The entry.
         index: u64,
@@ -86,6 +89,9 @@ pub struct Member {
     outgoing: BTreeMap<(ReplicaId, u64), Outgoing>,
     incoming: Option<Incoming>,
     stopped: bool,
+    /// The segment of the log that was moved past last: the newest checkpoint and all entries after it stand
+    /// behind its end.
+    past: Option<u64>,
     /// What a founding member logs before anything else.
     first: Vec<Record>,
 }
@@ -111,7 +117,7 @@ impl Member {
         let mut cell = Cell::new(config);
         let first = vec![cell.checkpoint(&members)];
         let replica = Replica::new(raft, Durable::founding(members), chance, now)?;
-        Ok(Member { replica, cell, outgoing: BTreeMap::new(), incoming: None, stopped: false, first })
+        Ok(Member { replica, cell, outgoing: BTreeMap::new(), incoming: None, stopped: false, past: None, first })
     }
 
     /// A member that goes on from the records of its cell, in log order. `lossy`: some that were
@@ -129,7 +135,15 @@ impl Member {
     ) -> Result<Member, Error> {
         let (cell, durable) = Cell::recover(config, records, lossy)?;
         let replica = Replica::new(raft, durable, chance, now)?;
-        Ok(Member { replica, cell, outgoing: BTreeMap::new(), incoming: None, stopped: false, first: Vec::new() })
+        Ok(Member {
+            replica,
+            cell,
+            outgoing: BTreeMap::new(),
+            incoming: None,
+            stopped: false,
+            past: None,
+            first: Vec::new(),
+        })
     }
 
     /// Takes one input and appends what is to be done.
@@ -139,12 +153,10 @@ impl Member {
         if !self.first.is_empty() {
             self.replica.persist(core::mem::take(&mut self.first), &mut raw);
         }
-        if self.stopped {
-            return;
-        }
         match input {
+            Input::Replica(_) if self.stopped => return,
             Input::Replica(input) => self.replica.step(now, input, &mut raw),
-            Input::Rewrite { id, records } => self.rewrite(id, &records, &mut raw, effects),
+            Input::Rewrite { id, segment, records } => self.rewrite(id, segment, &records, &mut raw, effects),
         }
         loop {
             for effect in raw.drain(..) {
@@ -158,7 +170,7 @@ impl Member {
                 Some(Then::Persist(records)) => {
                     self.replica.persist(records, &mut raw);
                 }
-                None if self.cell.checkpoint_due() => {
+                None if self.cell.checkpoint_due() && !self.stopped => {
                     let checkpoint = self.cell.checkpoint(self.replica.members());
                     self.replica.persist(vec![checkpoint], &mut raw);
                 }
@@ -252,14 +264,30 @@ impl Member {
         }
     }
 
-    fn rewrite(&mut self, id: u64, segment: &[Record], raw: &mut Vec<raft::Effect>, effects: &mut Vec<Effect>) {
-        // The checkpoint goes first: objects as they are now must not meet an older checkpoint's entries.
-        let mut records = vec![self.cell.checkpoint(self.replica.members())];
-        records.extend(self.replica.records(self.cell.applied().0));
-        records.extend(self.cell.carry(segment, self.replica.last().0));
-        if let Some(incoming) = &self.incoming {
-            records.extend(incoming.records());
+    /// See [`super::forward`] for what is written, and why.
+    fn rewrite(
+        &mut self,
+        id: u64,
+        segment: u64,
+        asked: &[Record],
+        raw: &mut Vec<raft::Effect>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let mut records = Vec::new();
+        if self.past != Some(segment) && self.cell.rests_on(asked) {
+            self.past = Some(segment);
+            // Before what is carried, which is judged by it.
+            records.push(self.cell.checkpoint(self.replica.members()));
+            records.extend(self.replica.promises());
+            records.extend(self.replica.entries_after(self.cell.applied().0));
+        } else if asked.iter().any(|r| matches!(r, Record::Hard { .. } | Record::Bound { .. })) {
+            records.extend(self.replica.promises());
         }
+        records.extend(self.cell.carry(asked, self.replica.last().0));
+        if let Some(incoming) = &self.incoming {
+            records.extend(incoming.carry(asked));
+        }
+        // Even if nothing is left: what makes the segment dead may be on its way to the disk yet.
         let ticket = self.replica.persist(records, raw);
         for effect in raw.drain(..) {
             effects.push(Effect::Replica(effect));

@@ -7,6 +7,7 @@
 //! checkpoints, recovery, rewriting of old segments and snapshots to peers between them.
 
 pub mod commit;
+mod forward;
 pub mod history;
 pub mod member;
 mod recover;

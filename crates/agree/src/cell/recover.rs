@@ -81,6 +81,8 @@ impl Cell {
         }
         let mut out = Cell::new(config);
         out.restore(base, body, state, None);
+        // Any of them may have been carried behind the entry that deletes it.
+        out.carried_until = base.0 + gapless as u64;
         Ok((out, durable))
     }
 }

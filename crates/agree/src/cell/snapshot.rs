@@ -183,12 +183,14 @@ impl Incoming {
         Ok(out)
     }
 
-    /// All staged objects again, for a segment that goes.
-    pub(super) fn records(&self) -> Vec<log::Record> {
-        let staged = self.state.scan(b"").map(|(key, record)| {
-            Carried::Staged { number: self.index, key: key.clone(), record: record.clone() }.encode()
-        });
-        staged.map(|record| log::Record::Carried { cell: self.cell, record }).collect()
+    /// Those of an old segment's records that staged it, to be written again.
+    pub(super) fn carry(&self, segment: &[log::Record]) -> Vec<log::Record> {
+        let staged = |record: &log::Record| {
+            let log::Record::Carried { cell, record } = record else { return false };
+            *cell == self.cell
+                && matches!(Carried::decode(record), Ok(Carried::Staged { number, .. }) if number == self.index)
+        };
+        segment.iter().filter(|r| staged(r)).cloned().collect()
     }
 
     /// The body of the checkpoint that installs it; `None` if it has no head.

@@ -1,6 +1,7 @@
 //! The state machine under a cell's log.
 
 use super::commit::Commit;
+use super::forward::Under;
 use super::history::{Bounds, History};
 use super::requests::Requests;
 use super::state::{After, Applied, Conflict, Record, State};
@@ -69,6 +70,7 @@ pub struct Cell {
     /// Objects were carried forward while entries up to here were not applied yet: what those delete
     /// needs a mark after what was carried.
     pub(super) carried_until: u64,
+    pub(super) under: Under,
     entries_since_checkpoint: u64,
     bytes_since_checkpoint: u64,
 }
@@ -88,6 +90,7 @@ impl Cell {
             bundle: 0,
             clock,
             carried_until: 0,
+            under: Under::default(),
             entries_since_checkpoint: 0,
             bytes_since_checkpoint: 0,
         }
@@ -196,22 +199,31 @@ impl Cell {
         Outcome::Applied(changes)
     }
 
-    /// Whether enough was applied since the last checkpoint for another.
+    /// Whether enough was applied since the last checkpoint for another: also so much that writing
+    /// checkpoints, which hold the requests of a minute, is never the greater part of what is written.
     pub fn checkpoint_due(&self) -> bool {
-        self.entries_since_checkpoint >= CHECKPOINT_ENTRIES || self.bytes_since_checkpoint >= CHECKPOINT_BYTES
+        (self.entries_since_checkpoint >= CHECKPOINT_ENTRIES || self.bytes_since_checkpoint >= CHECKPOINT_BYTES)
+            && self.bytes_since_checkpoint >= self.under.bytes
     }
 
     /// A checkpoint of what is applied, to be logged.
     pub fn checkpoint(&mut self, members: &Members) -> log::Record {
-        self.entries_since_checkpoint = 0;
-        self.bytes_since_checkpoint = 0;
+        let body = self.checkpoint_body(members, 0).encode();
+        self.rest_on(body.len() as u64);
         log::Record::Checkpoint {
             cell: self.config.cell,
             replica: self.config.replica,
             applied_index: self.applied.0,
             applied_term: self.applied.1,
-            body: self.checkpoint_body(members, 0).encode(),
+            body,
         }
+    }
+
+    /// What is now is what the newest checkpoint in the log says, in `bytes` bytes.
+    fn rest_on(&mut self, bytes: u64) {
+        self.under = Under { index: self.applied.0, state: self.state.clone(), bytes };
+        self.entries_since_checkpoint = 0;
+        self.bytes_since_checkpoint = 0;
     }
 
     pub(super) fn checkpoint_body(&self, members: &Members, installs: u64) -> CheckpointBody {
@@ -242,45 +254,7 @@ impl Cell {
         self.skipped = body.skipped.into_iter().collect();
         self.bundle = body.bundle;
         self.clock.observe(revision);
-        self.entries_since_checkpoint = 0;
-        self.bytes_since_checkpoint = 0;
-    }
-
-    /// Which of these records of an old segment are still needed, written anew: carried objects. Log
-    /// them after a checkpoint and Raft's own records ([`crate::raft::Replica::records`]); `last_index` is the
-    /// last of the replica's log.
-    pub fn carry(&mut self, segment: &[log::Record], last_index: u64) -> Vec<log::Record> {
-        if last_index > self.applied.0 {
-            self.carried_until = self.carried_until.max(last_index);
-        }
-        let mut carried = BTreeSet::new();
-        let mut out = Vec::new();
-        let mut consider = |key: &Bytes, revision: Revision| {
-            if let Some(record) = self.state.get(key).filter(|r| r.revision == revision)
-                && carried.insert(key.clone())
-            {
-                let record = Carried::Object { key: key.clone(), record: record.clone() };
-                out.push(log::Record::Carried { cell: self.config.cell, record: record.encode() });
-            }
-        };
-        for record in segment.iter().filter(|r| r.cell() == self.config.cell) {
-            match record {
-                log::Record::Entry { index, payload, .. } if *index <= self.applied.0 => {
-                    // What cannot be read was never applied.
-                    let commit = Commit::decode(payload).unwrap_or_default();
-                    commit.changes.iter().for_each(|c| consider(&c.key, c.revision));
-                }
-                log::Record::Carried { record, .. } => match Carried::decode(record) {
-                    Ok(Carried::Object { key, record } | Carried::Staged { key, record, .. }) => {
-                        consider(&key, record.revision);
-                    }
-                    // The mark of a deletion stands after what it marks, which goes with it or went before.
-                    Ok(Carried::Deleted { .. }) | Err(_) => {}
-                },
-                _ => {}
-            }
-        }
-        out
+        self.rest_on(0);
     }
 }
 
@@ -327,7 +301,7 @@ impl CheckpointBody {
 pub(super) enum Carried {
     /// A live object.
     Object { key: Bytes, record: Arc<Record> },
-    /// The object is gone since `revision`, whatever was carried before.
+    /// The object is gone since `revision` or before, whatever was carried of it.
     Deleted { key: Bytes, revision: Revision },
     /// An object of the snapshot that a checkpoint may install under this number.
     Staged { number: u64, key: Bytes, record: Arc<Record> },

@@ -124,6 +124,8 @@ pub enum Notice {
     Carry {
         /// What the answer must name.
         question: u64,
+        /// The segment: several questions may be asked of one.
+        segment: u64,
         /// Who is asked.
         cell: CellId,
         /// The records it has there.

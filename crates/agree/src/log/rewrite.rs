@@ -170,7 +170,7 @@ impl Log {
         let question = self.rewrite.question;
         let cells = of.keys().map(|cell| (*cell, None)).collect();
         self.rewrite.at = Stage::Asking { segment, offset, next: offset + at as u64, cells };
-        let ask = |(cell, records)| disk::Effect::Notice(Notice::Carry { question, cell, records });
+        let ask = |(cell, records)| disk::Effect::Notice(Notice::Carry { question, segment, cell, records });
         effects.extend(of.into_iter().map(ask));
         self.rewrite_on(now, effects);
     }

@@ -599,7 +599,7 @@ impl Keeper {
             self.heard = self.rig.heard.len();
             let mut answered = false;
             for notice in asked {
-                let Notice::Carry { question, cell, records } = notice else { continue };
+                let Notice::Carry { question, cell, records, .. } = notice else { continue };
                 answered = true;
                 let live = |r: &Record| {
                     let (key, revision, body) = parts(r);

@@ -207,6 +207,9 @@ impl Replica {
     /// Takes one input and appends what is to be done.
     pub fn step(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
         let fx = effects;
+        // Of what this step hands out nothing is forgotten: whoever cannot apply it has it written again.
+        let (kept, bytes) = (self.config.entries_kept, self.config.bytes_kept);
+        self.raw.mut_store().trim(kept, bytes);
         match input {
             Input::Tick => {}
             Input::Message(m) => self.on_message(now.mono, m, fx),
@@ -310,17 +313,21 @@ impl Replica {
         ticket
     }
 
-    /// What of Raft's own state rests on the log: hard state, bound, and the entries after
-    /// `applied_index`. Written again when the oldest segment goes.
-    pub fn records(&self, applied_index: u64) -> Vec<Record> {
+    /// What this replica has promised, as last written: hard state and bound. Written again when the oldest
+    /// segment goes.
+    pub fn promises(&self) -> Vec<Record> {
         let (cell, replica) = (self.config.cell, self.config.replica);
         let (term, vote, commit) = self.hard_logged;
         let mut out = vec![Record::Hard { cell, replica, term, vote, commit }];
         if self.voter.revision > Revision::ZERO {
             out.push(Record::Bound { cell, replica, revision: self.voter.revision });
         }
-        out.extend(self.raw.store().after(applied_index).map(|e| self.entry_record(e)));
         out
+    }
+
+    /// The entries after `index`, to be written again.
+    pub fn entries_after(&self, index: u64) -> impl Iterator<Item = Record> + '_ {
+        self.raw.store().after(index).map(|e| self.entry_record(e))
     }
 
     fn is_leader(&self) -> bool {
@@ -984,8 +991,6 @@ impl Replica {
         if self.installing.is_none() {
             self.raw.advance_apply_to(self.applied);
         }
-        let (kept, bytes) = (self.config.entries_kept, self.config.bytes_kept);
-        self.raw.mut_store().trim(kept, bytes);
     }
 
     fn apply(&mut self, e: eraftpb::Entry, fx: &mut Vec<Effect>) {

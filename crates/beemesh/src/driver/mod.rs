@@ -8,7 +8,6 @@ pub(crate) mod fanout;
 pub(crate) mod seat;
 pub(crate) mod timers;
 
-use agree::log::Record;
 use agree::log::{Command, Notice, Persist, Refusal, Space};
 use api::port::Event;
 use arc_swap::ArcSwap;
@@ -86,7 +85,7 @@ pub(crate) struct Driver {
     /// Cells that could not be started: what they hold is kept as it is until a release that can.
     failed: Mutex<BTreeSet<CellId>>,
     /// The log's questions about cells that are recovered and not seated.
-    parked: Mutex<Vec<(CellId, u64, Vec<Record>)>>,
+    parked: Mutex<Vec<(CellId, u64, Input)>>,
 }
 
 impl Driver {
@@ -234,11 +233,11 @@ impl Driver {
                     );
                 }
             }
-            Notice::Carry { question, cell, records } => match self.cell(cell) {
-                Some(seat) => seat.post(Input::Rewrite { question, records }),
+            Notice::Carry { question, segment, cell, records } => match self.cell(cell) {
+                Some(seat) => seat.post(Input::Rewrite { question, segment, records }),
                 // Known from the log and not seated (yet): what it has there may be live.
                 None if lock(&self.recovered).contains_key(&cell) => {
-                    lock(&self.parked).push((cell, question, records));
+                    lock(&self.parked).push((cell, question, Input::Rewrite { question, segment, records }));
                 }
                 None => self.to_log(Command::Carried { question, cell, persist: None }),
             },
@@ -289,8 +288,8 @@ impl Driver {
         }
         seat.post(Input::Tick);
         let asked: Vec<_> = lock(&self.parked).extract_if(.., |(cell, ..)| *cell == id).collect();
-        for (_, question, records) in asked {
-            seat.post(Input::Rewrite { question, records });
+        for (_, _, input) in asked {
+            seat.post(input);
         }
         Ok(())
     }
@@ -323,7 +322,7 @@ impl Driver {
         };
         for id in gone {
             let asked: Vec<_> = lock(&self.parked).extract_if(.., |(cell, ..)| *cell == id).collect();
-            for (cell, question, _) in asked {
+            for (cell, question, ..) in asked {
                 self.to_log(Command::Carried { question, cell, persist: None });
             }
         }

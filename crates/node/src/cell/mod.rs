@@ -98,6 +98,8 @@ pub enum Input {
     Rewrite {
         /// Names the question.
         question: u64,
+        /// The segment: several questions may be asked of one.
+        segment: u64,
         /// The records.
         records: Vec<LogRecord>,
     },
@@ -392,8 +394,8 @@ impl Cell {
                 let revision = self.state().revision();
                 fx.push(Effect::Progress { storage, revision });
             }
-            Input::Rewrite { question, records } => {
-                let input = agreed::Input::Rewrite { id: question, records };
+            Input::Rewrite { question, segment, records } => {
+                let input = agreed::Input::Rewrite { id: question, segment, records };
                 self.member.step(now, input, &mut self.member_effects);
             }
         }

@@ -15,6 +15,7 @@ struct Alone {
     now: Now,
     log: Vec<Record>,
     unsynced: Vec<(Ticket, Vec<Record>)>,
+    next_segment: u64,
 }
 
 fn configs() -> (Config, raft::Config) {
@@ -26,7 +27,7 @@ impl Alone {
         let (config, raft) = configs();
         let now = Now { mono: Time::from_ms(1_000), wall: Wall(1_000_000) };
         let member = Member::found(config, raft, Members::of_voters([ME]), &Chance::from_u64(1), now).unwrap();
-        let mut alone = Alone { member, now, log: Vec::new(), unsynced: Vec::new() };
+        let mut alone = Alone { member, now, log: Vec::new(), unsynced: Vec::new(), next_segment: 1 };
         alone.step(Input::Replica(raft::Input::Tick));
         assert!(alone.member.replica().is_ready());
         alone
@@ -102,12 +103,21 @@ impl Alone {
         all.map(|(k, r)| (text(k), text(&r.value), r.revision, r.created)).collect()
     }
 
-    /// The log's first `n` records are its oldest segment, and it goes.
-    fn drop_segment(&mut self, n: usize) {
+    /// Asks about the log's first `n` records, as those of its oldest segment; what was written for them.
+    fn ask(&mut self, n: usize) -> Vec<Record> {
+        let (segment, end) = (self.next_segment, self.log.len());
+        self.next_segment += 1;
         let records = self.log[..n].to_vec();
-        let effects = self.step(Input::Rewrite { id: 1, records });
-        assert!(matches!(effects[..], [.., Effect::Rewritten { id: 1, .. }]) || !effects.is_empty());
+        let effects = self.step(Input::Rewrite { id: 1, segment, records });
+        assert!(effects.iter().any(|e| matches!(e, Effect::Rewritten { id: 1, .. })));
+        self.log[end..].to_vec()
+    }
+
+    /// The log's first `n` records are its oldest segment, and it goes; what was written for it.
+    fn drop_segment(&mut self, n: usize) -> Vec<Record> {
+        let written = self.ask(n);
         self.log.drain(..n);
+        written
     }
 }
 
@@ -179,9 +189,7 @@ fn a_deletion_in_flight_while_its_object_is_carried_forward_still_holds() {
     let change = a.change("pods\0a", Expect::Any, None);
     let payload = Commit { changes: vec![change], ..Commit::default() }.encode();
     a.only_step(Input::Replica(raft::Input::Propose { id: CallId(1), payload }));
-    let records = a.log[..first].to_vec();
-    a.step(Input::Rewrite { id: 1, records });
-    a.log.drain(..first);
+    a.drop_segment(first);
     assert!(a.all().is_empty());
     let second = a.log.len();
     let mut a = a.restart();
@@ -207,4 +215,87 @@ fn a_log_without_its_beginning_is_refused_and_a_gap_is_a_loss() {
     assert_eq!(start(&hole), Some(Error::Start(StartError::SoleKeeperLossy { cell: CELL })));
     let end = a.log.iter().rposition(|r| matches!(r, Record::Entry { .. })).unwrap();
     assert_eq!(start(&a.log[..end]), None, "a torn tail is no loss");
+}
+
+fn checkpoints(records: &[Record]) -> usize {
+    records.iter().filter(|r| matches!(r, Record::Checkpoint { .. })).count()
+}
+
+#[test]
+fn a_checkpoint_is_written_for_a_segment_once_and_only_if_recovery_begins_in_it() {
+    let mut a = Alone::found();
+    for n in 1..=20 {
+        a.put(n, &alloc::format!("pods\0{}", n % 5), "x");
+    }
+    // One segment, asked about record by record: it holds the only checkpoint.
+    let (end, mut written) = (a.log.len(), 0);
+    for n in 0..end {
+        let records = a.log[n..=n].to_vec();
+        let before = a.log.len();
+        a.step(Input::Rewrite { id: 1, segment: 1, records });
+        written += checkpoints(&a.log[before..]);
+    }
+    assert_eq!(written, 1);
+    a.log.drain(..end);
+    let before = a.all();
+    a = a.restart();
+    assert_eq!(a.all(), before);
+
+    let objects = a.log.iter().rposition(|r| matches!(r, Record::Carried { .. })).unwrap() + 1;
+    a.put(30, "pods\0new", "x");
+    // The checkpoint that was written goes, and the next one stands behind the objects that it speaks of.
+    a.drop_segment(objects);
+    let next = a.log.len();
+    a.put(31, "pods\0new", "y");
+    let before = a.all();
+    let second = a.log[..next].iter().position(|r| matches!(r, Record::Checkpoint { .. })).unwrap();
+    let written = a.drop_segment(second);
+    assert_eq!(checkpoints(&written), 0, "nothing before it is needed to begin from it");
+    assert_eq!(a.restart().all(), before);
+}
+
+#[test]
+fn what_was_changed_after_the_checkpoint_is_still_carried_as_it_was_at_it() {
+    let mut a = Alone::found();
+    a.put(1, "pods\0a", "1");
+    a.put(2, "pods\0b", "1");
+    let entries = a.log.len();
+    // The checkpoint moves behind what was written so far.
+    a.ask(entries);
+    let at = |a: &Alone, key: &str| Expect::At(a.member.cell().state().get(key.as_bytes()).unwrap().revision);
+    let (change, gone) = (at(&a, "pods\0a"), at(&a, "pods\0b"));
+    let change = a.change("pods\0a", change, Some("2"));
+    let gone = a.change("pods\0b", gone, None);
+    assert!(matches!(a.commit(3, vec![change, gone]), Outcome::Applied(_)));
+    let before = a.all();
+    // What stood before the checkpoint goes, with all that it carried: the entry after it is judged by that.
+    let second = a.log.iter().rposition(|r| matches!(r, Record::Checkpoint { .. })).unwrap();
+    let written = a.drop_segment(second);
+    assert_eq!(checkpoints(&written), 0);
+    a = a.restart();
+    assert_eq!(a.all(), before);
+    // And once more, when the entries themselves have gone.
+    for _ in 0..3 {
+        let half = a.log.len() / 2;
+        a.drop_segment(half);
+        a = a.restart();
+        assert_eq!(a.all(), before);
+    }
+}
+
+#[test]
+fn a_member_that_stopped_before_an_entry_still_lets_segments_go_and_keeps_the_entry() {
+    let mut a = Alone::found();
+    a.put(1, "pods\0a", "1");
+    let payload = Bytes::from_static(&[99]);
+    let effects = a.step(Input::Replica(raft::Input::Propose { id: CallId(1), payload: payload.clone() }));
+    assert!(effects.iter().any(|e| matches!(e, Effect::Stopped { .. })));
+    let all = a.log.len();
+    let written = a.drop_segment(all);
+    assert!(written.iter().any(|r| matches!(r, Record::Entry { payload: p, .. } if *p == payload)));
+    let (config, raft) = configs();
+    let mut again = Member::recover(config, raft, &a.log, false, &Chance::from_u64(2), a.now).unwrap();
+    let mut effects = Vec::new();
+    again.step(a.now, Input::Replica(raft::Input::Tick), &mut effects);
+    assert_eq!(again.cell().state().get(b"pods\0a").unwrap().value, "1");
 }
