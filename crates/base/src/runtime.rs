@@ -142,6 +142,9 @@ pub struct Mount {
     pub container_path: String,
     /// On the host.
     pub host_path: String,
+    /// If not empty: the folder in which `host_path` must lie, also once links are followed (`subPath`);
+    /// folders missing on the way are made.
+    pub within: String,
     /// It cannot be written through this mount.
     pub read_only: bool,
     /// How mounts made later travel.

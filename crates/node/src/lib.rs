@@ -17,4 +17,5 @@ pub mod controllers;
 pub mod errand;
 pub mod gateway;
 pub mod genesis;
+pub mod pods;
 pub mod scheduling;

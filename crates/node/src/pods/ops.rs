@@ -1,0 +1,61 @@
+//! What was asked of the host and not answered yet.
+
+use super::Effect;
+use super::probes::Which;
+use base::runtime::Op;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Names an operation asked of the host.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct OpId(pub u64);
+
+/// What an operation was asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum What {
+    /// The pod's volumes.
+    Volumes,
+    RunSandbox,
+    StopSandbox(String),
+    RemoveSandbox(String),
+    RemovePod,
+    RemoveContainer(String),
+    /// A step of the container being started.
+    Start,
+    /// The hook before a container is stopped.
+    PreStop(String),
+    Stop(String),
+    Probe(String, Which),
+    /// A container's last words; from its log.
+    Words(String, bool),
+    /// An image, for whoever waits for it.
+    Pull(String),
+}
+
+/// The operations.
+#[derive(Debug, Default)]
+pub(super) struct Ops {
+    next: u64,
+    open: BTreeMap<OpId, (Arc<str>, What)>,
+}
+
+impl Ops {
+    /// Asks.
+    pub(super) fn ask(&mut self, pod: &Arc<str>, what: What, op: Op, fx: &mut Vec<Effect>) -> OpId {
+        self.next += 1;
+        let id = OpId(self.next);
+        self.open.insert(id, (pod.clone(), what));
+        fx.push(Effect::Do { pod: pod.clone(), id, op });
+        id
+    }
+
+    /// It was answered: for whom and what.
+    pub(super) fn answered(&mut self, id: OpId) -> Option<(Arc<str>, What)> {
+        self.open.remove(&id)
+    }
+
+    /// How many of a pod's are open.
+    pub(super) fn of(&self, pod: &str) -> usize {
+        self.open.values().filter(|(p, _)| &**p == pod).count()
+    }
+}
