@@ -365,3 +365,83 @@ fn a_quota_counts_what_there_was_before_it() {
     w.settle();
     assert_eq!(w.get("ResourceQuota", "q").unwrap()["status"]["used"]["configmaps"], "1");
 }
+
+fn service(selector: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "d"},
+        "spec": {"selector": selector, "ports": [{"port": 80, "targetPort": 8080}]}})
+}
+
+/// How many endpoints the slices of the service have, in all and ready ones.
+fn endpoints(w: &mut World) -> (usize, usize) {
+    let all: Vec<Value> =
+        w.all("EndpointSlice").iter().flat_map(|s| s["endpoints"].as_array().cloned().unwrap_or_default()).collect();
+    (all.len(), all.iter().filter(|e| e["conditions"]["ready"] == true).count())
+}
+
+#[test]
+fn a_service_has_the_endpoints_of_its_pods() {
+    let mut w = World::new();
+    w.create(service(json!({"app": "web"})));
+    w.settle();
+    assert_eq!((w.names("Endpoints").len(), w.names("EndpointSlice").len()), (1, 1), "seen, and nobody there");
+    w.create(deployment(3));
+    w.live();
+    assert_eq!(endpoints(&mut w), (3, 3));
+    let e = w.get("Endpoints", "web").unwrap();
+    assert_eq!(e["subsets"][0]["addresses"].as_array().unwrap().len(), 3);
+    let pod = w.names("Pod")[0].clone();
+    w.ask(Verb::Delete, "Pod", &pod, "", None).unwrap();
+    w.settle();
+    assert_eq!(endpoints(&mut w), (3, 2), "one ends, another is not ready yet and has no address");
+    w.live();
+    assert_eq!(endpoints(&mut w), (3, 3));
+    let before = w.log.len();
+    w.edit("Deployment", "web", "", |d| d["metadata"]["labels"] = json!({"x": "y"}));
+    w.live();
+    assert!(!w.log[before..].iter().any(|l| l.contains("endpoint")), "{:?}", &w.log[before..]);
+    w.ask(Verb::Delete, "Service", "web", "", None).unwrap();
+    w.live();
+    assert_eq!((w.names("Endpoints").len(), w.names("EndpointSlice").len()), (0, 0));
+}
+
+#[test]
+fn endpoints_made_by_hand_are_mirrored_and_go_with_their_service() {
+    let mut w = World::new();
+    w.create(json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "web", "namespace": "d"},
+        "subsets": [{"addresses": [{"ip": "192.0.2.7"}], "ports": [{"port": 8080}]}]}));
+    w.settle();
+    assert_eq!((w.names("Endpoints").len(), w.names("EndpointSlice").len()), (1, 0), "no service yet");
+    w.create(service(Value::Null));
+    w.settle();
+    assert_eq!(endpoints(&mut w), (1, 1));
+    w.edit("Endpoints", "web", "", |e| e["subsets"][0]["addresses"][0]["ip"] = json!("192.0.2.8"));
+    w.settle();
+    let slice = &w.all("EndpointSlice")[0];
+    assert_eq!(slice["endpoints"][0]["addresses"], json!(["192.0.2.8"]));
+    w.ask(Verb::Delete, "Service", "web", "", None).unwrap();
+    w.live();
+    assert_eq!((w.names("Endpoints").len(), w.names("EndpointSlice").len()), (0, 0));
+}
+
+#[test]
+fn the_api_has_a_service_in_default_and_endpoints_that_follow_its_gateways() {
+    let gateways = |all: &[&str]| node::controllers::Input::Gateways {
+        addresses: all.iter().map(|a| a.parse().unwrap()).collect(),
+        port: 6443,
+    };
+    let mut w = World::of("default");
+    w.settle();
+    assert_eq!(w.names("Service"), [""; 0]);
+    w.control(gateways(&["192.0.2.2"]));
+    w.settle();
+    let s = w.get("Service", "kubernetes").unwrap();
+    assert_eq!((&s["spec"]["clusterIP"], &s["spec"]["ports"][0]["targetPort"]), (&json!("10.43.0.1"), &json!(6443)));
+    assert_eq!(endpoints(&mut w), (1, 1), "and no mirror of them");
+    w.ask(Verb::Delete, "Service", "kubernetes", "", None).unwrap();
+    w.control(gateways(&["192.0.2.3", "192.0.2.2"]));
+    w.settle();
+    assert_eq!(w.get("Service", "kubernetes").unwrap()["spec"]["clusterIP"], "10.43.0.1");
+    let e = w.get("Endpoints", "kubernetes").unwrap();
+    assert_eq!(e["subsets"][0]["addresses"], json!([{"ip": "192.0.2.2"}, {"ip": "192.0.2.3"}]));
+    assert_eq!(w.names("EndpointSlice"), ["kubernetes"]);
+}

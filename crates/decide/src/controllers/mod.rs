@@ -6,14 +6,20 @@
 //! and made again rather than moving the world backwards. Running a controller twice on one state gives
 //! the same plan; running it on the state its plan leads to gives an empty one.
 
+pub mod backends;
 pub mod deployment;
+pub mod endpoint_slices;
+pub mod endpoints;
 pub mod events;
 pub mod garbage;
+pub mod kubernetes_service;
+pub mod mirroring;
 pub mod namespace;
 pub mod node_lifecycle;
 pub mod pod;
 pub mod pod_garbage;
 pub mod replicaset;
+pub mod slices;
 
 use base::Wall;
 use objects::Tree;

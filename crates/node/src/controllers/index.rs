@@ -1,9 +1,10 @@
 //! What controllers ask of a cell's objects, kept up to date change by change, so that no question reads
 //! all of them.
 
+use super::services::SERVICE;
 use crate::cell::Objects;
 use base::Revision;
-use decide::controllers::Pod;
+use decide::controllers::{Pod, backends};
 use objects::kinds::{self, Home};
 use objects::record::{Meta, Owner, Stored};
 use objects::request::Key;
@@ -22,7 +23,9 @@ pub(super) const EVENT: &str = "Event";
 pub(super) struct Index {
     /// All pods, by name.
     pub pods: BTreeMap<Arc<str>, Arc<Pod>>,
-    /// What ReplicaSets and Deployments select.
+    /// Names of pods by each of their labels.
+    labelled: BTreeMap<(Box<str>, Box<str>), BTreeSet<Arc<str>>>,
+    /// What ReplicaSets, Deployments and Services select.
     selecting: BTreeMap<Key, LabelSelector>,
     /// Objects by the uid of an owner.
     dependents: BTreeMap<Box<str>, BTreeSet<Key>>,
@@ -110,6 +113,14 @@ impl Index {
         self.foreign.remove(key);
         if &*key.storage == POD {
             self.pods.remove(&key.name);
+            for label in &meta.labels {
+                if let Some(of) = self.labelled.get_mut(label) {
+                    of.remove(&key.name);
+                    if of.is_empty() {
+                        self.labelled.remove(label);
+                    }
+                }
+            }
         }
         self.selecting.remove(key);
     }
@@ -134,7 +145,14 @@ impl Index {
                 if alone {
                     self.loose.insert(key.clone());
                 }
+                for label in &stored.meta.labels {
+                    self.labelled.entry(label.clone()).or_default().insert(key.name.clone());
+                }
                 self.pods.insert(key.name.clone(), Arc::new(Pod::of(&key.name, stored)));
+            }
+            SERVICE => {
+                let selector = backends::selector(&stored.tree());
+                self.selecting.extend(selector.map(|s| (key.clone(), s)));
             }
             REPLICA_SET | DEPLOYMENT => {
                 if alone {
@@ -168,6 +186,13 @@ impl Index {
         let from = Key { storage: storage.into(), name: "".into() };
         let of = self.selecting.range(from..).take_while(move |(k, _)| &*k.storage == storage);
         of.filter(|(_, s)| s.matches(|l| meta.label(l))).map(|(k, _)| k)
+    }
+
+    /// The pods that have one of these labels, the one that the fewest have.
+    pub(super) fn labelled<'a>(&'a self, labels: &[(&str, &str)]) -> impl Iterator<Item = &'a Arc<Pod>> + use<'a> {
+        let of = |(k, v): &(&str, &str)| self.labelled.get(&((*k).into(), (*v).into()));
+        let fewest = labels.iter().map(of).min_by_key(|names| names.map_or(0, BTreeSet::len)).flatten();
+        fewest.into_iter().flatten().filter_map(|name| self.pods.get(name))
     }
 
     /// Pods that name this uid as an owner.

@@ -13,6 +13,7 @@ mod index;
 mod queue;
 mod recorder;
 mod run;
+mod services;
 mod sources;
 mod standing;
 
@@ -21,11 +22,13 @@ use crate::cell::{Change, Objects, Role};
 use crate::errand::{self, Answered, Errand, ErrandId};
 use base::{CellId, Now, Time};
 use index::Index;
-use objects::request::User;
+use objects::request::{Config as Settings, User};
 use queue::{Queue, Work};
 use recorder::Recorder;
 use run::{Run, Wait};
+use services::Gateways;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The field manager of all controllers.
@@ -51,6 +54,11 @@ enum Controller {
     Events,
     PodGarbage,
     Quota,
+    Endpoints,
+    EndpointSlices,
+    Mirroring,
+    /// The service of the API itself, which in Kubernetes the API server keeps.
+    Kubernetes,
 }
 
 impl Controller {
@@ -66,6 +74,10 @@ impl Controller {
             Controller::RootCa => "root-ca-cert-publisher",
             Controller::PodGarbage => "pod-garbage-collector",
             Controller::Quota => "resourcequota-controller",
+            Controller::Endpoints => "endpoint-controller",
+            Controller::EndpointSlices => "endpointslice-controller",
+            Controller::Mirroring => "endpointslicemirroring-controller",
+            Controller::Kubernetes => "kube-apiserver",
         }
     }
 
@@ -89,6 +101,14 @@ pub enum Input {
     },
     /// Root's configuration is now this.
     Bundle(Arc<Bundle>),
+    /// The API is served at these addresses, by the registry's Nodes: what is behind the service `kubernetes`
+    /// in the cell of `default`. Other cells need not be told.
+    Gateways {
+        /// The gateways' addresses.
+        addresses: Vec<IpAddr>,
+        /// The port all of them listen on.
+        port: u16,
+    },
     /// An errand was answered. Every errand is, some time.
     Answered {
         /// Which.
@@ -136,6 +156,8 @@ pub struct Config {
     pub role: Role,
     /// What pods verify the API with, as PEM.
     pub ca_pem: Arc<str>,
+    /// Settings of the mesh.
+    pub settings: Arc<Settings>,
 }
 
 /// When a node was looked for, and since when it was not there.
@@ -177,6 +199,9 @@ pub struct Controllers {
     nodes: BTreeMap<Box<str>, Sighting>,
     /// How the end of the namespace goes.
     ending: Ending,
+    gateways: Gateways,
+    /// Names of services that were deleted while this watched, and whose Endpoints are left.
+    serviceless: BTreeSet<Arc<str>>,
     users: BTreeMap<&'static str, Arc<User>>,
     next_errand: u64,
     now: Now,
@@ -200,6 +225,8 @@ impl Controllers {
             looked: BTreeMap::new(),
             nodes: BTreeMap::new(),
             ending: Ending::default(),
+            gateways: Gateways::default(),
+            serviceless: BTreeSet::new(),
             users: BTreeMap::new(),
             next_errand: 1,
             now: Now::default(),
@@ -213,6 +240,7 @@ impl Controllers {
             Input::Leading(leading) => self.lead(leading),
             Input::Committed { objects, changes } => self.committed(objects, &changes),
             Input::Bundle(bundle) => self.bundle_changed(bundle),
+            Input::Gateways { addresses, port } => self.gateways_changed(&addresses, port),
             Input::Answered { id, answer } => self.answered(id, answer, fx),
             Input::Tick => {}
         }
@@ -269,6 +297,7 @@ impl Controllers {
         self.index = Index::default();
         self.recorder.clear();
         self.ending = Ending::default();
+        self.serviceless.clear();
         self.starved.clear();
         // What is under way is still answered, and its keys are not planned for until then.
         for run in self.runs.values_mut() {
@@ -328,6 +357,16 @@ impl Controllers {
 
     fn user(&mut self, controller: Controller) -> Arc<User> {
         let name = controller.account();
-        self.users.entry(name).or_insert_with(|| errand::controller(name)).clone()
+        let user = || match controller {
+            Controller::Kubernetes => api_server(),
+            _ => errand::controller(name),
+        };
+        self.users.entry(name).or_insert_with(user).clone()
     }
+}
+
+/// Who keeps the objects that Kubernetes' API server keeps for itself.
+fn api_server() -> Arc<User> {
+    let groups = vec!["system:masters".to_owned(), "system:authenticated".to_owned()];
+    Arc::new(User { name: "system:apiserver".into(), groups, ..User::default() })
 }

@@ -2,6 +2,7 @@
 
 use super::index::{self, DEPLOYMENT, EVENT, POD, REPLICA_SET};
 use super::queue::Work;
+use super::services::{ENDPOINTS, SERVICE, SLICE};
 use super::standing::{CONFIG_MAP, NODES_EVERY, QUOTA, ROOT_CA, SERVICE_ACCOUNT};
 use super::{Controller, Controllers};
 use crate::bundle::Bundle;
@@ -38,6 +39,7 @@ impl Controllers {
             SERVICE_ACCOUNT if &*key.name == "default" => self.add(Controller::ServiceAccount, key.clone()),
             CONFIG_MAP if *key.name == *ROOT_CA => self.add(Controller::RootCa, key.clone()),
             QUOTA => self.add(Controller::Quota, key.clone()),
+            SERVICE | ENDPOINTS | SLICE => self.look_at_service(key, before, after),
             EVENT => self.later(Controller::Events, EVENT, events::KEPT),
             _ => {}
         }
@@ -50,6 +52,7 @@ impl Controllers {
         }
         for meta in [before, after].into_iter().flatten() {
             self.add_controller(Controller::ReplicaSet, REPLICA_SET, meta);
+            self.look_at_services_of(meta);
         }
         match after {
             Some(meta) if meta.controller().is_none() => {
@@ -152,9 +155,13 @@ impl Controllers {
             (Controller::Namespace, _) => self.plan_namespace(&objects, refused),
             (Controller::ServiceAccount, stored) => self.plan_service_account(stored),
             (Controller::RootCa, stored) => self.plan_root_ca(stored),
+            (Controller::Kubernetes, _) => self.plan_kubernetes(&objects),
+            (Controller::Endpoints, service) => self.plan_endpoints(&objects, &work.key.name, service),
+            (Controller::Mirroring, service) => self.plan_mirror(&objects, &work.key.name, service.as_ref()),
             (Controller::Events, _) => self.plan_events(&objects),
             (Controller::PodGarbage, _) => self.plan_pod_garbage(),
             (_, None) => Plan::default(),
+            (Controller::EndpointSlices, Some(service)) => self.plan_slices(&objects, &service),
             (Controller::ReplicaSet, Some(stored)) => self.plan_replica_set(&objects, &stored, refused),
             (Controller::Deployment, Some(stored)) => self.plan_deployment(&objects, &stored, refused),
             (Controller::Garbage, Some(stored)) => self.plan_garbage(&objects, &work.key, &stored),

@@ -21,9 +21,10 @@ use std::time::Duration;
 
 pub(crate) const START: Wall = Wall(1_769_846_400_000);
 
-/// The cell of namespace `d`, what works beside it, and the world.
+/// The cell of a namespace, what works beside it, and the world.
 pub(crate) struct World {
     pub cell: Cell,
+    namespace: &'static str,
     pub controllers: Controllers,
     pub now: Now,
     pub bundle: Arc<Bundle>,
@@ -49,14 +50,15 @@ pub(crate) fn cell_id() -> CellId {
     CellId(Uid::from_chance(7))
 }
 
-/// Root's objects as every mesh has them, and namespace `d`.
-pub(crate) fn first_bundle() -> Arc<Bundle> {
+/// Root's objects as every mesh has them, and one namespace.
+pub(crate) fn first_bundle(namespace: &'static str) -> Arc<Bundle> {
     let mut trees: Vec<(&'static str, Value)> = objects::bootstrap::objects_of("")
         .into_iter()
         .filter(|(k, _)| Bundle::holds(k.storage))
         .map(|(k, t)| (k.storage, t))
         .collect();
-    trees.push(("Namespace", namespace(None)));
+    trees.retain(|(_, t)| t["metadata"]["name"] != namespace);
+    trees.push(("Namespace", namespace_object(namespace, None)));
     let names: Vec<String> = trees.iter().map(|(_, t)| t["metadata"]["name"].as_str().unwrap().to_owned()).collect();
     let changes = trees.into_iter().zip(&names).map(|((storage, tree), name)| node::bundle::Change {
         storage,
@@ -66,10 +68,14 @@ pub(crate) fn first_bundle() -> Arc<Bundle> {
     Arc::new(Bundle::default().with(Revision::end_of(Wall(START.0 - 1000)), changes))
 }
 
-/// Namespace `d` as root has it.
+/// Namespace `d` as root has it when it is going.
 pub(crate) fn namespace(deleted: Option<Wall>) -> Value {
+    namespace_object("d", deleted)
+}
+
+fn namespace_object(name: &str, deleted: Option<Wall>) -> Value {
     let mut n = json!({"apiVersion": "v1", "kind": "Namespace",
-        "metadata": {"name": "d", "uid": cell_id().to_string(), "resourceVersion": "7"},
+        "metadata": {"name": name, "uid": cell_id().to_string(), "resourceVersion": "7"},
         "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
     if let Some(at) = deleted {
         n["metadata"]["deletionTimestamp"] = json!(at.rfc3339());
@@ -89,18 +95,28 @@ fn root(_: &World, errand: &Errand) -> Answered {
 
 impl World {
     pub(crate) fn new() -> World {
-        World::found(None, Now { mono: Time::from_ms(1), wall: START }, first_bundle())
+        World::of("d")
     }
 
-    fn found(found: Option<Found>, now: Now, bundle: Arc<Bundle>) -> World {
-        let role = Role::Namespace("d".into());
+    pub(crate) fn of(namespace: &'static str) -> World {
+        World::found(namespace, None, Now { mono: Time::from_ms(1), wall: START }, first_bundle(namespace))
+    }
+
+    fn found(namespace: &'static str, found: Option<Found>, now: Now, bundle: Arc<Bundle>) -> World {
+        let role = Role::Namespace(namespace.into());
         let config = Config::new(cell_id(), role.clone(), Arc::new(Settings::default()));
-        let genesis = genesis::namespace("d", cell_id().0, bundle.number(), "PEM", now.wall);
+        let genesis = genesis::namespace(namespace, cell_id().0, bundle.number(), "PEM", now.wall);
         let disk = found.as_ref().map(|f| f.records.clone()).unwrap_or_default();
         let cell = Cell::new(config, found, bundle.clone(), Some(genesis), &Chance::from_u64(1), now).unwrap();
-        let config = controllers::Config { cell: cell_id(), role, ca_pem: "PEM".into() };
+        let config = controllers::Config {
+            cell: cell_id(),
+            role,
+            ca_pem: "PEM".into(),
+            settings: Arc::new(Settings::default()),
+        };
         let mut w = World {
             cell,
+            namespace,
             controllers: Controllers::new(config, bundle.clone()),
             now,
             bundle,
@@ -125,7 +141,7 @@ impl World {
     pub(crate) fn restart(self) -> World {
         let mut now = self.now;
         now.mono = now.mono + Duration::from_millis(1);
-        World::found(Some(Found { records: self.disk, lossy: false }), now, self.bundle)
+        World::found(self.namespace, Some(Found { records: self.disk, lossy: false }), now, self.bundle)
     }
 
     pub(crate) fn step(&mut self, input: Input) {
@@ -270,7 +286,7 @@ impl World {
             user: Arc::new(User { name: "admin".into(), groups: vec!["system:masters".into()], ..User::default() }),
             verb,
             kind,
-            namespace: Some("d".into()),
+            namespace: Some(self.namespace.into()),
             name: (!name.is_empty()).then(|| name.into()),
             subresource: sub,
             options: Options { field_manager: "test".into(), ..Options::default() },
@@ -339,8 +355,12 @@ impl World {
                 let now = self.now.wall.rfc3339();
                 self.edit("Pod", &name, "status", |p| {
                     p["status"]["phase"] = json!("Running");
-                    p["status"]["podIP"] = json!("10.42.0.9");
-                    p["status"]["podIPs"] = json!([{"ip": "10.42.0.9"}]);
+                    let ip = format!(
+                        "10.42.0.{}",
+                        p["metadata"]["uid"].as_str().unwrap().bytes().map(u32::from).sum::<u32>() % 250
+                    );
+                    p["status"]["podIP"] = json!(ip);
+                    p["status"]["podIPs"] = json!([{"ip": ip}]);
                     p["status"]["conditions"] = json!([{"type": "Ready", "status": "True", "lastTransitionTime": now}]);
                 });
             }
