@@ -18,13 +18,16 @@ pub(super) const REPLICA_SET: &str = "ReplicaSet.apps";
 pub(super) const DEPLOYMENT: &str = "Deployment.apps";
 pub(super) const EVENT: &str = "Event";
 
+/// A label's key and value.
+type Label = (Box<str>, Box<str>);
+
 /// The index.
 #[derive(Default)]
 pub(super) struct Index {
     /// All pods, by name.
     pub pods: BTreeMap<Arc<str>, Arc<Pod>>,
     /// Names of pods by each of their labels.
-    labelled: BTreeMap<(Box<str>, Box<str>), BTreeSet<Arc<str>>>,
+    labelled: BTreeMap<Label, BTreeSet<Arc<str>>>,
     /// What ReplicaSets, Deployments and Services select.
     selecting: BTreeMap<Key, LabelSelector>,
     /// Objects by the uid of an owner.
