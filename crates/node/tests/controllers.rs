@@ -5,9 +5,12 @@
 
 mod controlled;
 
-use controlled::{World, deployment};
+use base::Chance;
+use controlled::{Root, World, by_admin, deployment};
 use objects::request::Verb;
 use serde_json::{Value, json};
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
 fn phase(w: &mut World, condition: &str) -> String {
@@ -136,11 +139,11 @@ fn an_owner_of_another_cell_is_looked_for_there_before_anything_is_deleted() {
     use objects::kinds::by_kind;
     use objects::status::Status;
     let mut w = World::new();
-    w.elsewhere = |_, errand| match errand.name.as_deref() {
+    w.elsewhere = Box::new(|_, errand| match errand.name.as_deref() {
         Some("there") => Ok(json!({"metadata": {"uid": "uid of there"}})),
         Some("gone") => Err(Box::new(Status::not_found(by_kind("", "v1", "Node").unwrap(), "gone"))),
         _ => Err(Box::new(Status::unavailable("nobody leads"))),
-    };
+    });
     for name in ["there", "gone", "silent"] {
         w.create(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "d",
             "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": name, "uid": format!("uid of {name}")}]}}));
@@ -179,6 +182,38 @@ fn nothing_is_made_twice_when_answers_come_before_commits_or_long_after() {
     w.settle();
     assert_eq!(w.names("Pod").len(), 9);
     assert_eq!(w.log.iter().filter(|l| *l == "create pods").count(), 9);
+}
+
+#[test]
+fn a_key_that_changed_meanwhile_is_not_planned_for_before_its_own_creation_is_seen() {
+    let mut w = World::new();
+    w.create(deployment(1));
+    w.live();
+    w.edit("Deployment", "web", "", |d| d["spec"]["replicas"] = json!(2));
+    let creating = |w: &World| w.errands.iter().any(|(_, e)| e.kind.kind == "Pod" && e.verb == Verb::Create);
+    while !creating(&w) {
+        w.sync();
+        w.hear();
+        match creating(&w) {
+            true => break,
+            false if w.errands.is_empty() => w.answer(),
+            false => w.carry(),
+        }
+    }
+    // While it is made the ReplicaSet has another reason to be looked at.
+    let pod = w.names("Pod")[0].clone();
+    w.edit("Pod", &pod, "", |p| p["metadata"]["annotations"] = json!({"x": "y"}));
+    w.hear();
+    // Everything is carried out and answered, and nothing that is committed is told.
+    while !w.errands.is_empty() || !w.answers.is_empty() {
+        w.carry();
+        w.sync();
+        w.answer();
+        w.control(node::controllers::Input::Tick);
+    }
+    w.live();
+    assert_eq!(w.names("Pod").len(), 2);
+    assert_eq!(w.log.iter().filter(|l| *l == "create pods").count(), 2);
 }
 
 #[test]
@@ -342,7 +377,7 @@ fn pods_of_a_node_that_is_gone_are_removed_and_made_again_elsewhere() {
     let before = w.names("Pod");
     w.pass(Duration::from_secs(150));
     assert_eq!(w.names("Pod"), before);
-    w.elsewhere = |_, _| Err(Box::new(Status::not_found(by_kind("", "v1", "Node").unwrap(), "n1")));
+    w.elsewhere = Box::new(|_, _| Err(Box::new(Status::not_found(by_kind("", "v1", "Node").unwrap(), "n1"))));
     w.pass(Duration::from_secs(39));
     assert_eq!(w.names("Pod"), before, "it may come back");
     w.pass(Duration::from_secs(120));
@@ -444,4 +479,85 @@ fn the_api_has_a_service_in_default_and_endpoints_that_follow_its_gateways() {
     let e = w.get("Endpoints", "kubernetes").unwrap();
     assert_eq!(e["subsets"][0]["addresses"], json!([{"ip": "192.0.2.2"}, {"ip": "192.0.2.3"}]));
     assert_eq!(w.names("EndpointSlice"), ["kubernetes"]);
+}
+
+#[test]
+fn root_lets_a_namespace_go_when_its_cell_says_that_it_is_empty() {
+    let mut w = World::new();
+    let root = Rc::new(RefCell::new(Root::new(w.now)));
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "d"}});
+    let made = root.borrow_mut().ask(w.now, &by_admin(Verb::Create, "Namespace", "d", Some(namespace))).unwrap();
+    assert_eq!(made["metadata"]["uid"], controlled::cell_id().to_string());
+    let theirs = root.clone();
+    w.elsewhere = Box::new(move |now, errand| match errand.kind.kind {
+        "Node" => Ok(json!({"metadata": {"uid": "n"}})),
+        _ => theirs.borrow_mut().ask(now, errand),
+    });
+    let bundle = root.borrow().bundle.clone();
+    w.take_bundle(bundle);
+    w.create(deployment(2));
+    w.create(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "held", "namespace": "d", "finalizers": ["x.io/y"]}}));
+    w.live();
+    root.borrow_mut().ask(w.now, &by_admin(Verb::Delete, "Namespace", "d", None)).unwrap();
+    let bundle = root.borrow().bundle.clone();
+    w.take_bundle(bundle);
+    w.live();
+    w.pass(Duration::from_secs(10));
+    let get = |root: &Rc<RefCell<Root>>, w: &World| {
+        root.borrow_mut().ask(w.now, &by_admin(Verb::Get, "Namespace", "d", None))
+    };
+    let conditions = get(&root, &w).unwrap()["status"]["conditions"].clone();
+    let said = |ty: &str| conditions.as_array().unwrap().iter().find(|c| c["type"] == ty).unwrap()["message"].clone();
+    assert_eq!(said("NamespaceFinalizersRemaining"), "Some finalizers are remaining: x.io/y in 1 resource instances");
+    assert_eq!(said("NamespaceContentRemaining"), "Some resources are remaining: configmaps. has 1 resource instances");
+    w.edit("ConfigMap", "held", "", |c| c["metadata"]["finalizers"] = json!([]));
+    // What the status update made of it is in no bundle that the cell was told: it is refused and tried again.
+    for _ in 0..50 {
+        let bundle = root.borrow().bundle.clone();
+        w.take_bundle(bundle);
+        w.pass(Duration::from_millis(100));
+        if get(&root, &w).is_err() {
+            return;
+        }
+    }
+    panic!("root still has it: {:?}", &w.log[w.log.len() - 10..]);
+}
+
+#[test]
+fn whatever_the_order_of_commits_answers_and_restarts_the_same_comes_of_it() {
+    for seed in 0..25 {
+        let mut chance = Chance::from_u64(seed);
+        let mut w = World::new();
+        w.create(service(json!({"app": "web"})));
+        w.create(deployment(4));
+        for round in 0..300 {
+            match chance.below(12) {
+                0..=2 => w.hear(),
+                3..=5 => w.carry(),
+                6..=7 => w.sync(),
+                8..=9 => w.answer(),
+                10 => w.run_pods(),
+                _ if chance.below(40) == 0 => w = w.restart(),
+                _ => {
+                    w.now.mono = w.now.mono + Duration::from_millis(7);
+                    w.control(node::controllers::Input::Tick);
+                }
+            }
+            if round == 100 {
+                let edit = |d: &mut Value| {
+                    d["spec"]["replicas"] = json!(6);
+                    d["spec"]["template"]["spec"]["containers"][0]["image"] = json!("v2");
+                };
+                w.edit("Deployment", "web", "", edit);
+            }
+            // A surge of two over six, and what is ending.
+            let alive = w.all("Pod").iter().filter(|p| p["metadata"]["deletionTimestamp"].is_null()).count();
+            assert!(alive <= 8, "seed {seed}, round {round}: {alive} pods at once");
+        }
+        w.pass(Duration::from_secs(20));
+        w.live();
+        assert_eq!(images(&mut w), ["v2"; 6], "seed {seed}");
+        assert_eq!(endpoints(&mut w), (6, 6), "seed {seed}");
+        assert_eq!(phase(&mut w, "Progressing"), "True NewReplicaSetAvailable", "seed {seed}");
+    }
 }

@@ -37,7 +37,7 @@ const MANAGER: &str = "kube-controller-manager";
 const FLYING_MAX: usize = 64;
 /// At most this many plans are made, and objects read, in one step.
 const PLANS_PER_STEP: usize = 8;
-const READS_PER_STEP: usize = 128;
+const READS_PER_STEP: usize = 64;
 
 /// A controller, by what it looks at.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -40,7 +40,7 @@ pub(crate) struct World {
     /// What the cell said to its controllers and has not been told yet.
     told: VecDeque<controllers::Input>,
     /// Errands of other cells, answered by this.
-    pub elsewhere: fn(&World, &Errand) -> Answered,
+    pub elsewhere: Box<dyn FnMut(Now, &Errand) -> Answered>,
     /// Everything that was ever asked: verb, resource, name.
     pub log: Vec<String>,
     next: u64,
@@ -85,7 +85,7 @@ fn namespace_object(name: &str, deleted: Option<Wall>) -> Value {
 }
 
 /// Root, as far as these scripts need it: nodes are there, and namespaces take what is written.
-fn root(_: &World, errand: &Errand) -> Answered {
+fn root(_: Now, errand: &Errand) -> Answered {
     match (&errand.body, errand.kind.kind) {
         (Body::Object { tree, .. }, "Namespace") => Ok(tree.clone()),
         (_, "Node") => Ok(json!({"metadata": {"uid": "node"}})),
@@ -127,7 +127,7 @@ impl World {
             asked: BTreeMap::new(),
             answers: VecDeque::new(),
             told: VecDeque::new(),
-            elsewhere: root,
+            elsewhere: Box::new(root),
             log: Vec::new(),
             next: now.mono.0,
         };
@@ -201,7 +201,7 @@ impl World {
     pub(crate) fn carry(&mut self) {
         let Some((id, errand)) = self.errands.pop_front() else { return };
         if errand.kind.home != kinds::Home::Namespace {
-            let answer = (self.elsewhere)(self, &errand);
+            let answer = (self.elsewhere)(self.now, &errand);
             self.answers.push_back((id, answer));
             return;
         }
@@ -262,7 +262,12 @@ impl World {
     pub(crate) fn tell_bundle(&mut self, storage: &'static str, name: &str, tree: Option<Value>) {
         let number = Revision::from_u64(self.bundle.number().get().max(Revision::end_of(self.now.wall).get()) + 1);
         let change = node::bundle::Change { storage, name, tree };
-        self.bundle = Arc::new(self.bundle.with(number.unwrap(), [change]));
+        self.take_bundle(Arc::new(self.bundle.with(number.unwrap(), [change])));
+    }
+
+    /// Root's configuration is this.
+    pub(crate) fn take_bundle(&mut self, bundle: Arc<Bundle>) {
+        self.bundle = bundle;
         self.step(Input::Bundle(self.bundle.clone()));
         self.control(controllers::Input::Bundle(self.bundle.clone()));
     }
@@ -316,6 +321,8 @@ impl World {
 
     /// Changes an object by a function.
     pub(crate) fn edit(&mut self, kind: &str, name: &str, sub: &'static str, f: impl FnOnce(&mut Value)) -> Value {
+        // What is in flight is committed first, so that the edit is of the newest.
+        self.sync();
         let mut tree = self.get(kind, name).unwrap();
         f(&mut tree);
         self.ask(Verb::Update, kind, name, sub, Some(tree)).unwrap()
@@ -404,4 +411,63 @@ pub(crate) fn deployment(replicas: u64) -> Value {
     json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "d"},
         "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}},
             "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "v1"}]}}}})
+}
+
+/// The cell of root, for those whose errands go there.
+pub(crate) struct Root {
+    cell: Cell,
+    /// What it told last.
+    pub bundle: Arc<Bundle>,
+    next: u64,
+}
+
+impl Root {
+    pub(crate) fn new(now: Now) -> Root {
+        let id = CellId(Uid::from_chance(1));
+        let config = Config::new(id, Role::Root, Arc::new(Settings::default()));
+        let genesis = genesis::root(Chance::from_u64(2), now.wall);
+        let cell = Cell::new(config, None, Arc::default(), Some(genesis), &Chance::from_u64(3), now).unwrap();
+        let mut root = Root { cell, bundle: Arc::default(), next: 0 };
+        root.step(now, Input::Tick);
+        root
+    }
+
+    /// One step; what it persists is durable at once.
+    fn step(&mut self, now: Now, input: Input) -> Option<Answered> {
+        let (mut fx, mut answered) = (Vec::new(), None);
+        self.cell.step(now, input, &mut fx);
+        for e in fx {
+            match e {
+                Effect::Persist { ticket, .. } => {
+                    answered = self.step(now, Input::Durable(ticket)).or(answered);
+                }
+                Effect::Bundle(bundle) => self.bundle = bundle,
+                Effect::Reply(r) => answered = Some(answer(r.outcome)),
+                _ => {}
+            }
+        }
+        answered
+    }
+
+    /// A request and its answer.
+    pub(crate) fn ask(&mut self, now: Now, errand: &Errand) -> Answered {
+        self.next += 1;
+        let uid = if errand.verb == Verb::Create { cell_id().0 } else { Uid(0) };
+        let request = errand.request(RequestId(u128::from(self.next)), now.wall, uid, self.next);
+        self.step(now, Input::Request { to: ReplyTo(self.next), request: Arc::new(request) }).expect("it leads alone")
+    }
+}
+
+/// An administrator's request about a cluster-scoped object.
+pub(crate) fn by_admin(verb: Verb, kind: &str, name: &str, body: Option<Value>) -> Errand {
+    Errand {
+        user: Arc::new(User { name: "admin".into(), groups: vec!["system:masters".into()], ..User::default() }),
+        verb,
+        kind: kinds::KINDS.iter().find(|k| k.kind == kind && k.served).unwrap(),
+        namespace: None,
+        name: (verb != Verb::Create).then(|| name.into()),
+        subresource: "",
+        options: Options::default(),
+        body: body.map_or(Body::None, |tree| Body::Object { tree, strict: Vec::new() }),
+    }
 }
