@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
-.PHONY: help up test verify fix e2e sim install build tools
+.PHONY: help up test verify fix e2e sim bench install build tools
 
 # Where rustup puts cargo, for a shell that has not been told yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -17,6 +17,7 @@ help:
 	@echo 'make fix      what a tool can mend of that'
 	@echo 'make e2e      the real program with the real kubectl, kills and power cuts; as root'
 	@echo 'make sim      2,000 seeds of the simulator: the same cell code, one to five keepers, every fault it knows'
+	@echo 'make bench    the release build beside etcd and bare TLS on this machine, as JSON lines; as root'
 	@echo 'make install  the release build, man page, completions and a systemd unit, under PREFIX=$(PREFIX)'
 
 # The one build: every later cargo call names the whole workspace too and finds its work done.
@@ -51,6 +52,13 @@ sim:
 	@sh install/needs.sh build
 	cargo build --locked --workspace --bins
 	@RUST_BACKTRACE=0 target/debug/sim --seeds $(SEEDS)
+
+BENCH ?=
+bench: tools
+	@sh install/needs.sh build
+	@sh e2e/etcd.sh $(BEEMESH_TOOLS)
+	cargo build --locked --release --package beemesh --package e2e
+	@target/release/bench $(BENCH)
 
 install:
 	@sh install/needs.sh build

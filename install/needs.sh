@@ -1,7 +1,7 @@
 #!/bin/sh
 # needs.sh GROUP... - what a group of Make targets needs of the system: installed by apt-get where we are
 # root, else named in one line to run. Rust is never installed, only asked for.
-#   build  to compile        run  to run pods        e2e  to run the end-to-end tests
+#   build  to compile     run  to run pods     e2e  to run the end-to-end tests     bench  to compare with
 set -eu
 
 rust_major=1 rust_minor=95
@@ -15,6 +15,7 @@ packages_of() {
         # kubectl comes as a Python package; a file system that forgets is mounted through FUSE; images are
         # made of busybox.
         e2e) echo python3 python3-pip ca-certificates fuse3 busybox-static util-linux; packages_of run ;;
+        bench) echo etcd-server ;;
         *) echo "needs.sh: no group $1" >&2; exit 2 ;;
     esac
 }
@@ -28,6 +29,7 @@ installed() {
         python3-pip) python3 -m pip --version ;;
         fuse3) command -v fusermount3 ;;
         containerd | runc | iptables) command -v "$1" ;;
+        etcd-server) command -v etcd ;;
         nftables) command -v nft ;;
         iproute2) command -v ip ;;
         util-linux) command -v setpriv ;;

@@ -233,11 +233,7 @@ impl Node {
     /// # Errors
     /// If it does not run.
     pub fn resident_bytes(&self) -> Result<u64> {
-        let pid = self.pid()?;
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
-        Ok(kib * 1024)
+        process::resident_bytes(self.pid()?.as_raw().unsigned_abs())
     }
 
     /// Where its data lies.

@@ -80,7 +80,7 @@ fn sweep(temporary: &Path) {
         let ours = name.starts_with(PREFIX) && entry.file_type().is_ok_and(|t| t.is_dir());
         let in_use = || File::open(&path).map(|folder| folder.try_lock().is_err()).unwrap_or(true);
         if ours && !in_use() {
-            machine::sweep(&name);
+            machine::sweep(&format!("{name}-"));
             let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
             for at in mounts.lines().filter_map(|l| l.split(' ').nth(1)).filter(|at| Path::new(at).starts_with(&path)) {
                 let _ = umount2(at, MntFlags::MNT_DETACH);

@@ -85,6 +85,17 @@ impl Drop for Killed {
     }
 }
 
+/// The resident memory of a process, in bytes.
+///
+/// # Errors
+/// If there is no such process.
+pub fn resident_bytes(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib * 1024)
+}
+
 /// The one child of a process that has one.
 ///
 /// # Errors
