@@ -7,6 +7,7 @@ pub mod amounts;
 mod default_toleration_seconds;
 mod limit_ranger;
 mod namespace_lifecycle;
+pub(crate) mod node_restriction;
 mod priority;
 pub mod resource_quota;
 mod runtime_class;
@@ -28,12 +29,13 @@ type Outcome<T> = Result<T, Box<Status>>;
 pub(crate) fn mutate(visit: &mut Visit<'_>, op: Operation, obj: &mut Tree, old: Option<&Tree>) -> Outcome<()> {
     namespace_lifecycle::admit(visit, op, obj)?;
     let whole = visit.req.subresource.is_empty();
+    if visit.kind.storage == "Pod" && whole && op == Operation::Create {
+        limit_ranger::fill(visit, obj);
+        service_account::admit(visit, obj)?;
+    }
+    node_restriction::admit(visit, op, obj, old)?;
     match visit.kind.storage {
         "Pod" if whole => {
-            if op == Operation::Create {
-                limit_ranger::fill(visit, obj);
-                service_account::admit(visit, obj)?;
-            }
             priority::admit(visit, obj, old)?;
             default_toleration_seconds::admit(visit.env.config, obj);
             if op == Operation::Create {
@@ -50,7 +52,8 @@ pub(crate) fn mutate(visit: &mut Visit<'_>, op: Operation, obj: &mut Tree, old: 
 /// Validating admission, after the object's own validation; of a delete too.
 pub(crate) fn validate(visit: &mut Visit<'_>, op: Operation, obj: &Tree, old: Option<&Tree>) -> Outcome<()> {
     if op == Operation::Delete {
-        return namespace_lifecycle::admit(visit, op, obj);
+        namespace_lifecycle::admit(visit, op, obj)?;
+        return node_restriction::admit(visit, op, obj, old);
     }
     let whole = visit.req.subresource.is_empty();
     match visit.kind.storage {

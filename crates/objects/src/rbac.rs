@@ -5,6 +5,7 @@
 
 mod aggregation;
 mod escalation;
+pub mod node;
 
 pub use aggregation::{aggregate, aggregated, reaggregated};
 pub use escalation::check_escalation;
@@ -42,6 +43,8 @@ pub struct Attributes {
     pub name: String,
     /// A path that is no resource: `/metrics`.
     pub path: String,
+    /// The field selector of a list, a watch or a deletecollection, unparsed.
+    pub field_selector: String,
 }
 
 impl Attributes {
@@ -62,6 +65,7 @@ impl Attributes {
                 (None, _) => String::new(),
             },
             path: String::new(),
+            field_selector: req.options.field_selector.clone(),
         }
     }
 
@@ -269,6 +273,9 @@ pub fn allowed(user: &User, a: &Attributes, view: &dyn View) -> bool {
     if user.groups.iter().any(|g| g == "system:masters") {
         return true;
     }
+    if node::identity(user).is_some_and(|n| node::allows(n, user, a, view).is_ok()) {
+        return true;
+    }
     let policy = view.shared().policy();
     if policy.rules(user).any(|r| r.allows(a)) {
         return true;
@@ -276,10 +283,13 @@ pub fn allowed(user: &User, a: &Attributes, view: &dyn View) -> bool {
     !a.namespace.is_empty() && namespace_rules(user, &a.namespace, view).iter().any(|r| r.allows(a))
 }
 
-/// Why a user may do this: empty for system:masters, the binding's words for anybody else; `None` if they
-/// may not.
+/// Why a user may do this: empty for system:masters and nodes, the binding's words for anybody else; `None` if
+/// they may not.
 pub fn reason(user: &User, a: &Attributes, view: &dyn View) -> Option<String> {
     if user.groups.iter().any(|g| g == "system:masters") {
+        return Some(String::new());
+    }
+    if node::identity(user).is_some_and(|n| node::allows(n, user, a, view).is_ok()) {
         return Some(String::new());
     }
     let policy = view.shared().policy();
@@ -319,7 +329,19 @@ pub fn reason(user: &User, a: &Attributes, view: &dyn View) -> Option<String> {
 /// # Errors
 /// 403 in Kubernetes' words.
 pub fn authorize(user: &User, a: &Attributes, view: &dyn View) -> Result<(), Box<Status>> {
-    if allowed(user, a, view) { Ok(()) } else { Err(Box::new(a.forbidden(user))) }
+    if allowed(user, a, view) {
+        return Ok(());
+    }
+    let why = match refused_because(user, a, view) {
+        Some(more) => format!("{}: {more}", a.refusal(user)),
+        None => a.refusal(user),
+    };
+    Err(Box::new(Status::forbidden_resource(&a.group, &a.resource, &a.name, &why)))
+}
+
+/// What there is to say of a refusal besides that no rule allows it: the node authorizer's words.
+pub fn refused_because(user: &User, a: &Attributes, view: &dyn View) -> Option<String> {
+    node::allows(node::identity(user)?, user, a, view).err().filter(|why| !why.is_empty())
 }
 
 /// All rules a user has in a namespace (cluster-wide ones among them), for SelfSubjectRulesReview.

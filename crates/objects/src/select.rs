@@ -6,7 +6,7 @@
 mod field;
 mod label;
 
-pub use field::{FieldSelector, escape, name_in_field_selector};
+pub use field::{FieldSelector, escape, name_in_field_selector, required_field};
 pub use label::{LabelSelector, Operator, Requirement};
 
 use crate::record::Meta;

@@ -7,6 +7,7 @@ use crate::kinds::tree::{self, Fields};
 use crate::owned;
 use crate::rbac::{self, Attributes, Rule};
 use crate::request::User;
+use crate::select::escape;
 use crate::status::{Status, invalid, required};
 use serde_json::json;
 
@@ -79,11 +80,13 @@ impl Visit<'_> {
                 let trees = |rules: Vec<&Rule>| Tree::Array(rules.into_iter().map(Rule::to_tree).collect());
                 tree::set(&mut review, "metadata", json!({}));
                 tree::set(&mut review, "spec", json!({}));
-                tree::set(
-                    &mut review,
-                    "status",
-                    json!({"resourceRules": trees(resources), "nonResourceRules": trees(paths), "incomplete": false}),
-                );
+                let mut status =
+                    json!({"resourceRules": trees(resources), "nonResourceRules": trees(paths), "incomplete": false});
+                if rbac::node::identity(&self.req.user).is_some() {
+                    tree::set(&mut status, "incomplete", true);
+                    tree::set(&mut status, "evaluationError", "node authorizer does not support user rule resolution");
+                }
+                tree::set(&mut review, "status", status);
             }
             _ => return Err(Box::new(Status::method_not_allowed())),
         }
@@ -103,6 +106,7 @@ impl Visit<'_> {
                 subresource: resource.text("subresource").into(),
                 name: resource.text("name").into(),
                 path: String::new(),
+                field_selector: field_selector(resource.at("fieldSelector")),
             },
             (true, false) => Attributes::path(path.text("verb"), path.text("path")),
             (both, _) => {
@@ -121,9 +125,23 @@ impl Visit<'_> {
             if !reason.is_empty() {
                 tree::set(&mut status, "reason", reason);
             }
+        } else if let Some(why) = rbac::refused_because(user, &attributes, self.view) {
+            tree::set(&mut status, "reason", why);
         }
         tree::set(review, "status", status);
         tree::default_to(review, "metadata", json!({}));
         Ok(())
+    }
+}
+
+/// The field selector of a review as a request would have it: what it asks to be equal.
+fn field_selector(asked: &Tree) -> String {
+    let equal = |r: &Tree| match (r.text("operator"), r.list("values")) {
+        ("In", [value]) => Some(format!("{}={}", r.text("key"), escape(tree::text(value)))),
+        _ => None,
+    };
+    match asked.text("rawSelector") {
+        "" => asked.list("requirements").iter().filter_map(equal).collect::<Vec<_>>().join(","),
+        raw => raw.to_owned(),
     }
 }

@@ -1,8 +1,9 @@
 //! Subresources that are acts: binding, eviction, tokens.
 
 use super::delete::DeleteOptions;
-use super::{Outcome, Visit};
+use super::{Operation, Outcome, Visit};
 use crate::Tree;
+use crate::admission;
 use crate::decision::{Answer, Decision, Payload, Plan, Reply, Token, Write};
 use crate::kinds::tree::{self, Fields};
 use crate::kinds::{FieldError, Kind, by_resource};
@@ -123,6 +124,8 @@ impl Visit<'_> {
         let options = DeleteOptions::of(eviction.at("deleteOptions"));
         let stored = self.stored()?;
         let pod = stored.tree();
+        // Before the budget is asked: whoever may not evict learns nothing of it.
+        admission::validate(self, Operation::Delete, &pod, Some(&pod))?;
         let budget = self.spend_budget(&name, &pod)?;
         let answer = self.succeeded();
         let mut decision = self.delete_with(&options, Some(answer))?;
@@ -189,6 +192,7 @@ impl Visit<'_> {
     /// Checks a TokenRequest; whoever holds the token key signs.
     pub(super) fn token(&mut self) -> Outcome<Decision> {
         let mut request = self.act("TokenRequest")?;
+        admission::node_restriction::token(self, &request)?;
         let account = self.stored()?;
         tree::default_to(tree::child(&mut request, "spec"), "expirationSeconds", 3600);
         tree::set(&mut request, "kind", "TokenRequest");

@@ -67,7 +67,12 @@ impl FieldSelector {
 
 /// The one name a selector asks for (`metadata.name=x`), for authorisation by name.
 pub fn name_in_field_selector(text: &str) -> Option<String> {
-    FieldSelector::parse_any(text).ok()?.requires("metadata.name").filter(|n| !n.is_empty()).map(str::to_owned)
+    required_field(text, "metadata.name").filter(|n| !n.is_empty())
+}
+
+/// The value that a selector, as sent, asks a field to have, for authorisation by it.
+pub fn required_field(text: &str, field: &str) -> Option<String> {
+    FieldSelector::parse_any(text).ok()?.requires(field).map(str::to_owned)
 }
 
 /// A value as written in a field selector.

@@ -7,6 +7,7 @@ pub mod defaults;
 pub mod env;
 pub mod placement;
 pub mod probes;
+pub mod references;
 pub mod security;
 pub mod spec;
 pub mod update;
