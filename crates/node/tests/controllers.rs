@@ -561,3 +561,39 @@ fn whatever_the_order_of_commits_answers_and_restarts_the_same_comes_of_it() {
         assert_eq!(phase(&mut w, "Progressing"), "True NewReplicaSetAvailable", "seed {seed}");
     }
 }
+
+#[test]
+fn a_node_that_is_heard_of_stays_ready_and_one_that_is_not_becomes_unknown() {
+    let mut w = World::registry();
+    for name in ["heard", "silent"] {
+        w.create(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}));
+        let now = w.now.wall.rfc3339();
+        w.edit("Node", name, "status", |n| {
+            n["status"]["conditions"] = json!([{"type": "Ready", "status": "True", "reason": "KubeletReady",
+                "lastHeartbeatTime": now, "lastTransitionTime": now}]);
+        });
+    }
+    w.settle();
+    let seen = |w: &mut World, name: &str| {
+        let n = w.get("Node", name).unwrap();
+        let taints = n["spec"]["taints"].as_array().cloned().unwrap_or_default();
+        let effects: Vec<String> =
+            taints.iter().map(|t| format!("{}:{}", t["key"], t["effect"]).replace('"', "")).collect();
+        (n["status"]["conditions"][0]["status"].as_str().unwrap().to_owned(), effects)
+    };
+    assert_eq!(seen(&mut w, "silent"), ("True".to_owned(), vec![]), "the taint it was made with is gone");
+    for _ in 0..30 {
+        w.control(node::controllers::Input::Heard { node: "heard".into() });
+        w.pass(Duration::from_secs(2));
+    }
+    assert_eq!(seen(&mut w, "heard"), ("True".to_owned(), vec![]));
+    let gone = "node.kubernetes.io/unreachable";
+    assert_eq!(
+        seen(&mut w, "silent"),
+        ("Unknown".to_owned(), vec![format!("{gone}:NoSchedule"), format!("{gone}:NoExecute")])
+    );
+    let mut w = w.restart();
+    w.settle();
+    w.pass(Duration::from_secs(30));
+    assert_eq!(seen(&mut w, "heard").0, "True", "a new leader has heard of nobody yet");
+}

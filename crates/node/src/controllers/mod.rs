@@ -59,6 +59,7 @@ enum Controller {
     Mirroring,
     /// The service of the API itself, which in Kubernetes the API server keeps.
     Kubernetes,
+    NodeLifecycle,
 }
 
 impl Controller {
@@ -78,6 +79,7 @@ impl Controller {
             Controller::EndpointSlices => "endpointslice-controller",
             Controller::Mirroring => "endpointslicemirroring-controller",
             Controller::Kubernetes => "kube-apiserver",
+            Controller::NodeLifecycle => "node-controller",
         }
     }
 
@@ -108,6 +110,12 @@ pub enum Input {
         addresses: Vec<IpAddr>,
         /// The port all of them listen on.
         port: u16,
+    },
+    /// A node was heard of, some way or other. The registry's controllers call one silent that was not for
+    /// 40 s; others need not be told.
+    Heard {
+        /// The name of its Node.
+        node: Arc<str>,
     },
     /// An errand was answered. Every errand is, some time.
     Answered {
@@ -200,6 +208,10 @@ pub struct Controllers {
     /// How the end of the namespace goes.
     ending: Ending,
     gateways: Gateways,
+    /// When each node was heard of last.
+    heard: BTreeMap<Arc<str>, Time>,
+    /// Since when the cell leads here.
+    since: Time,
     /// Names of services that were deleted while this watched, and whose Endpoints are left.
     serviceless: BTreeSet<Arc<str>>,
     users: BTreeMap<&'static str, Arc<User>>,
@@ -226,6 +238,8 @@ impl Controllers {
             nodes: BTreeMap::new(),
             ending: Ending::default(),
             gateways: Gateways::default(),
+            heard: BTreeMap::new(),
+            since: Time::ZERO,
             serviceless: BTreeSet::new(),
             users: BTreeMap::new(),
             next_errand: 1,
@@ -240,6 +254,9 @@ impl Controllers {
             Input::Leading(leading) => self.lead(leading),
             Input::Committed { objects, changes } => self.committed(objects, &changes),
             Input::Bundle(bundle) => self.bundle_changed(bundle),
+            Input::Heard { node } => {
+                self.heard.insert(node, now.mono);
+            }
             Input::Gateways { addresses, port } => self.gateways_changed(&addresses, port),
             Input::Answered { id, answer } => self.answered(id, answer, fx),
             Input::Tick => {}
@@ -293,6 +310,7 @@ impl Controllers {
 
     fn lead(&mut self, leading: bool) {
         self.leading = leading;
+        self.since = self.now.mono;
         self.objects = None;
         self.index = Index::default();
         self.recorder.clear();

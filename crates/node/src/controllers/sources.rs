@@ -8,12 +8,14 @@ use super::{Controller, Controllers};
 use crate::bundle::Bundle;
 use crate::cell::Objects;
 use decide::controllers::garbage::{self, Item, Presence};
-use decide::controllers::{Plan, Pod, Refused, Target, deployment, events, replicaset};
+use decide::controllers::{Plan, Pod, Refused, Target, deployment, events, node_lifecycle, replicaset};
 use objects::Tree;
 use objects::kinds::{self, Home};
 use objects::record::{Meta, Owner, Stored};
 use objects::request::{Key, Shared};
 use std::time::Duration;
+
+const NODE: &str = "Node";
 
 /// How long it is believed that an owner in another cell is there.
 const BELIEVED: Duration = Duration::from_secs(600);
@@ -40,6 +42,12 @@ impl Controllers {
             CONFIG_MAP if *key.name == *ROOT_CA => self.add(Controller::RootCa, key.clone()),
             QUOTA => self.add(Controller::Quota, key.clone()),
             SERVICE | ENDPOINTS | SLICE => self.look_at_service(key, before, after),
+            NODE => {
+                if after.is_none() {
+                    self.heard.remove(&key.name);
+                }
+                self.add(Controller::NodeLifecycle, key.clone());
+            }
             EVENT => self.later(Controller::Events, EVENT, events::KEPT),
             _ => {}
         }
@@ -161,6 +169,7 @@ impl Controllers {
             (Controller::Events, _) => self.plan_events(&objects),
             (Controller::PodGarbage, _) => self.plan_pod_garbage(),
             (_, None) => Plan::default(),
+            (Controller::NodeLifecycle, Some(stored)) => self.plan_node(&work.key.name, &stored),
             (Controller::EndpointSlices, Some(service)) => self.plan_slices(&objects, &service),
             (Controller::ReplicaSet, Some(stored)) => self.plan_replica_set(&objects, &stored, refused),
             (Controller::Deployment, Some(stored)) => self.plan_deployment(&objects, &stored, refused),
@@ -185,6 +194,12 @@ impl Controllers {
         let related: Vec<&Pod> =
             sets.iter().flat_map(|uid| self.index.pods_of(uid)).map(|p| &**p).filter(|p| p.is_active()).collect();
         replicaset::plan(&set, &pods, &related, refused, self.now.wall)
+    }
+
+    fn plan_node(&self, name: &str, stored: &Stored) -> Plan {
+        // Who has just begun to lead has heard of nobody yet.
+        let heard = self.heard.get(name).copied().unwrap_or_default().max(self.since);
+        node_lifecycle::plan(&stored.tree(), self.now.mono.since(heard), self.now.wall)
     }
 
     fn plan_deployment(&self, objects: &Objects, stored: &Stored, refused: Option<&Refused>) -> Plan {

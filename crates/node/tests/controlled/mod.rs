@@ -21,10 +21,13 @@ use std::time::Duration;
 
 pub(crate) const START: Wall = Wall(1_769_846_400_000);
 
+/// Who answers for other cells.
+pub(crate) type Elsewhere = Box<dyn FnMut(Now, &Errand) -> Answered>;
+
 /// The cell of a namespace, what works beside it, and the world.
 pub(crate) struct World {
     pub cell: Cell,
-    namespace: &'static str,
+    role: Role,
     pub controllers: Controllers,
     pub now: Now,
     pub bundle: Arc<Bundle>,
@@ -40,7 +43,7 @@ pub(crate) struct World {
     /// What the cell said to its controllers and has not been told yet.
     told: VecDeque<controllers::Input>,
     /// Errands of other cells, answered by this.
-    pub elsewhere: Box<dyn FnMut(Now, &Errand) -> Answered>,
+    pub elsewhere: Elsewhere,
     /// Everything that was ever asked: verb, resource, name.
     pub log: Vec<String>,
     next: u64,
@@ -88,6 +91,7 @@ fn namespace_object(name: &str, deleted: Option<Wall>) -> Value {
 fn root(_: Now, errand: &Errand) -> Answered {
     match (&errand.body, errand.kind.kind) {
         (Body::Object { tree, .. }, "Namespace") => Ok(tree.clone()),
+        (Body::Object { tree, .. }, "Event") => Ok(tree.clone()),
         (_, "Node") => Ok(json!({"metadata": {"uid": "node"}})),
         _ => panic!("{:?} {:?} was not expected", errand.verb, errand.kind),
     }
@@ -99,24 +103,36 @@ impl World {
     }
 
     pub(crate) fn of(namespace: &'static str) -> World {
-        World::found(namespace, None, Now { mono: Time::from_ms(1), wall: START }, first_bundle(namespace))
+        World::found(
+            Role::Namespace(namespace.into()),
+            None,
+            Now { mono: Time::from_ms(1), wall: START },
+            first_bundle(namespace),
+        )
     }
 
-    fn found(namespace: &'static str, found: Option<Found>, now: Now, bundle: Arc<Bundle>) -> World {
-        let role = Role::Namespace(namespace.into());
+    /// The cell of the Nodes.
+    pub(crate) fn registry() -> World {
+        World::found(Role::Registry, None, Now { mono: Time::from_ms(1), wall: START }, first_bundle("d"))
+    }
+
+    fn found(role: Role, found: Option<Found>, now: Now, bundle: Arc<Bundle>) -> World {
         let config = Config::new(cell_id(), role.clone(), Arc::new(Settings::default()));
-        let genesis = genesis::namespace(namespace, cell_id().0, bundle.number(), "PEM", now.wall);
+        let genesis = match &role {
+            Role::Namespace(n) => Some(genesis::namespace(n, cell_id().0, bundle.number(), "PEM", now.wall)),
+            _ => None,
+        };
         let disk = found.as_ref().map(|f| f.records.clone()).unwrap_or_default();
-        let cell = Cell::new(config, found, bundle.clone(), Some(genesis), &Chance::from_u64(1), now).unwrap();
+        let cell = Cell::new(config, found, bundle.clone(), genesis, &Chance::from_u64(1), now).unwrap();
         let config = controllers::Config {
             cell: cell_id(),
-            role,
+            role: role.clone(),
             ca_pem: "PEM".into(),
             settings: Arc::new(Settings::default()),
         };
         let mut w = World {
             cell,
-            namespace,
+            role,
             controllers: Controllers::new(config, bundle.clone()),
             now,
             bundle,
@@ -141,7 +157,7 @@ impl World {
     pub(crate) fn restart(self) -> World {
         let mut now = self.now;
         now.mono = now.mono + Duration::from_millis(1);
-        World::found(self.namespace, Some(Found { records: self.disk, lossy: false }), now, self.bundle)
+        World::found(self.role, Some(Found { records: self.disk, lossy: false }), now, self.bundle)
     }
 
     pub(crate) fn step(&mut self, input: Input) {
@@ -200,7 +216,11 @@ impl World {
     /// Brings the oldest errand to the cell that decides it.
     pub(crate) fn carry(&mut self) {
         let Some((id, errand)) = self.errands.pop_front() else { return };
-        if errand.kind.home != kinds::Home::Namespace {
+        let own = match self.role {
+            Role::Namespace(_) => kinds::Home::Namespace,
+            _ => kinds::Home::Registry,
+        };
+        if errand.kind.home != own {
             let answer = (self.elsewhere)(self.now, &errand);
             self.answers.push_back((id, answer));
             return;
@@ -291,7 +311,10 @@ impl World {
             user: Arc::new(User { name: "admin".into(), groups: vec!["system:masters".into()], ..User::default() }),
             verb,
             kind,
-            namespace: Some(self.namespace.into()),
+            namespace: match &self.role {
+                Role::Namespace(n) => Some(n.clone()),
+                _ => None,
+            },
             name: (!name.is_empty()).then(|| name.into()),
             subresource: sub,
             options: Options { field_manager: "test".into(), ..Options::default() },
