@@ -5,11 +5,13 @@
 pub mod cni;
 pub mod containerd;
 pub mod cri;
+pub mod facts;
 pub mod logs;
 pub mod pause;
 mod probe;
 pub mod runtime;
 mod seen;
+pub mod services;
 pub mod store;
 pub mod volumes;
 

@@ -10,6 +10,7 @@ mod binaries;
 mod config;
 mod process;
 
+pub(crate) use binaries::search_path;
 pub use binaries::{Binaries, Missing};
 pub use config::{Config, Registry};
 pub(crate) use config::{hex, mark};

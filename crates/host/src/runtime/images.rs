@@ -1,9 +1,9 @@
 //! The images this machine has, and removing those that nothing uses when the disk fills.
 
 use super::Runtime;
+use crate::facts;
 use base::runtime::{Failure, Why};
 use k8s_cri::v1;
-use nix::sys::statvfs::statvfs;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -90,13 +90,11 @@ impl Runtime {
 
 /// Bytes beyond what should be used of a path's file system, if more than the limit is.
 fn excess(at: &Path, above_percent: u64, down_to_percent: u64) -> Result<u64, Failure> {
-    let disk = statvfs(at).map_err(|e| Failure {
+    let disk = facts::disk(at).map_err(|e| Failure {
         why: Why::Failed,
         message: format!("cannot ask how full the disk of {} is: {e}", at.display()),
     })?;
-    let block = disk.fragment_size();
-    let (all, free) = (disk.blocks() * block, disk.blocks_available() * block);
-    Ok(excess_of(all, free, above_percent, down_to_percent))
+    Ok(excess_of(disk.bytes, disk.bytes_free, above_percent, down_to_percent))
 }
 
 fn excess_of(all: u64, free: u64, above_percent: u64, down_to_percent: u64) -> u64 {

@@ -218,3 +218,6 @@ fn failed(what: &str, path: &Path, cause: &io::Error) -> Failure {
 fn invalid(message: String) -> Failure {
     Failure { why: Why::Invalid, message }
 }
+
+#[cfg(test)]
+mod tests;

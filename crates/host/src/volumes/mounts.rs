@@ -43,7 +43,7 @@ fn is_mounted(dir: &Path) -> io::Result<bool> {
 pub(super) fn unmount_below(dir: &Path) -> io::Result<()> {
     // One mount may hide another at the same place, and one that goes may uncover one.
     for _ in 0..16 {
-        let mounted = below(&fs::read("/proc/self/mountinfo")?, dir);
+        let mounted = below(&fs::read("/proc/thread-self/mountinfo")?, dir);
         if mounted.is_empty() {
             return Ok(());
         }
