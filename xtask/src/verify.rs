@@ -56,7 +56,7 @@ pub(crate) fn run(quick: bool) -> Result<()> {
 
 fn lints() -> Result<()> {
     // The end-to-end stories are left out of "all targets", so that a plain `cargo test` leaves them out.
-    for targets in [&["--all-targets"][..], &["--test", "scenarios"]] {
+    for targets in [&["--all-targets"][..], &["--test", "containerd", "--test", "scenarios"]] {
         let head = ["clippy", "--locked", "--workspace"];
         tree::run(&mut tree::cargo(&[&head, targets, &["--", "-D", "warnings"]].concat()))?;
     }

@@ -28,8 +28,11 @@ pub struct Config {
 pub struct Registry {
     /// As images name it: `docker.io`, `registry.example:5000`; `_default` is all others.
     pub name: String,
-    /// URLs to ask in this order, the registry itself after them: `http://` is asked without TLS.
+    /// URLs to ask in this order: `http://` is asked without TLS.
     pub mirrors: Vec<String>,
+    /// The registry itself is asked after them. Where it cannot be reached, what the mirrors said would be
+    /// lost in saying so.
+    pub or_itself: bool,
     /// Certificates of the mirrors are not verified.
     pub insecure: bool,
 }
@@ -102,6 +105,10 @@ disabled_plugins = [
   max_recv_message_size = 67108864
   max_send_message_size = 67108864
 
+[timeouts]
+  # A shim that does not answer in time when containerd starts is taken for dead, and its container killed.
+  "io.containerd.timeout.shim.load" = "60s"
+
 [plugins."io.containerd.internal.v1.opt"]
   path = {opt}
 
@@ -159,6 +166,9 @@ struct Facts {
 impl Registry {
     fn hosts_toml(&self) -> String {
         let mut text = String::new();
+        if let (false, Some(last)) = (self.or_itself, self.mirrors.last()) {
+            let _ = writeln!(text, "server = {}", quoted(last));
+        }
         for mirror in &self.mirrors {
             let _ = writeln!(text, "[host.{}]\n  capabilities = [\"pull\", \"resolve\"]", quoted(mirror));
             if self.insecure {
@@ -276,16 +286,17 @@ mod tests {
     }
 
     #[test]
-    fn a_mirror_is_asked_first_and_only_to_read() {
-        let registry = Registry {
+    fn mirrors_are_asked_in_order_and_only_to_read() {
+        let mut registry = Registry {
             name: "docker.io".into(),
             mirrors: vec!["http://127.0.0.1:5000".into(), "https://mirror.example".into()],
+            or_itself: true,
             insecure: false,
         };
-        assert_eq!(
-            registry.hosts_toml(),
-            "[host.\"http://127.0.0.1:5000\"]\n  capabilities = [\"pull\", \"resolve\"]\n\
-             [host.\"https://mirror.example\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
-        );
+        let hosts = "[host.\"http://127.0.0.1:5000\"]\n  capabilities = [\"pull\", \"resolve\"]\n\
+                     [host.\"https://mirror.example\"]\n  capabilities = [\"pull\", \"resolve\"]\n";
+        assert_eq!(registry.hosts_toml(), hosts);
+        registry.or_itself = false;
+        assert_eq!(registry.hosts_toml(), format!("server = \"https://mirror.example\"\n{hosts}"));
     }
 }

@@ -139,7 +139,7 @@ impl Containerd {
     }
 
     /// Ends containerd itself. Containers and their shims go on.
-    pub async fn end(self) {
+    pub async fn end(&self) {
         self.keeper.abort();
         for process in process::find(&self.config.root) {
             process.end().await;

@@ -1,4 +1,4 @@
-//! The Container Runtime Interface v1 over a unix socket: every [`Op`] that is the runtime's.
+//! The Container Runtime Interface v1 over a unix socket: every [`Op`](base::runtime::Op) that is the runtime's.
 //!
 //! Calls reconnect by themselves. Each has a time limit, after which nothing is known of what became of it.
 

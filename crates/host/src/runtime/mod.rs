@@ -264,11 +264,11 @@ impl Runtime {
         self.client.port_forward_url(v1::PortForwardRequest { pod_sandbox_id: sandbox.to_owned(), port }).await
     }
 
-    /// Ends our own containerd, too; containers go on. What was asked for and is not done fails.
-    pub async fn end(self: Arc<Self>) {
-        let Some(runtime) = Arc::into_inner(self) else { return };
-        drop(runtime.watcher);
-        if let Some(containerd) = runtime.containerd {
+    /// Ends our own containerd, too; containers go on, and nothing is told of them any more. What was asked
+    /// for and is not done fails.
+    pub async fn end(&self) {
+        self.watcher.stop();
+        if let Some(containerd) = &self.containerd {
             containerd.end().await;
         }
     }

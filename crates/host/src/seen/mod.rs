@@ -38,9 +38,7 @@ pub(crate) struct Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
+        self.stop();
     }
 }
 
@@ -63,6 +61,11 @@ impl Watcher {
     /// What was seen last, and what is seen from now on.
     pub(crate) fn told(&self) -> watch::Receiver<Arc<Seen>> {
         self.told.clone()
+    }
+
+    /// Looks no more.
+    pub(crate) fn stop(&self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 
     /// Has somebody look at once.
