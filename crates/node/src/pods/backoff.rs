@@ -29,6 +29,12 @@ impl Backoffs {
         (event.since(entry.tried) <= MOST * 2 && now < until).then_some((entry.delay, until))
     }
 
+    /// Until when to wait after the last try, however long ago it failed; `None` if not at all.
+    pub(super) fn rest(&self, name: &str, now: Time) -> Option<Time> {
+        let entry = self.0.get(name)?;
+        Some(entry.tried + entry.delay).filter(|until| now < *until)
+    }
+
     /// It is tried again now, for what happened at `event`: the next wait is longer.
     pub(super) fn next(&mut self, name: &str, event: Time, now: Time) {
         let delay = match self.0.get(name) {

@@ -229,3 +229,82 @@ fn ready(pod: &Tree, others: &[Tree], containers_ready: &Said) -> Said {
     let closed: Vec<String> = pod.at("spec").list("readinessGates").iter().filter_map(gate).collect();
     if closed.is_empty() { TRUE } else { no("ReadinessGatesNotReady", closed.join(", ")) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ran(code: i64) -> Tree {
+        json!({"state": {"terminated": {"exitCode": code}}})
+    }
+
+    fn runs() -> Tree {
+        json!({"state": {"running": {}}, "started": true, "ready": true})
+    }
+
+    fn waits() -> Tree {
+        json!({"state": {"waiting": {"reason": "ContainerCreating"}}})
+    }
+
+    fn backs_off(code: i64) -> Tree {
+        json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": code}}})
+    }
+
+    fn pod(policy: &str, init: usize, main: usize) -> Tree {
+        let named = |what: &str, n: usize| -> Tree { (0..n).map(|i| json!({"name": format!("{what}{i}")})).collect() };
+        json!({"metadata": {"generation": 1}, "spec": {"restartPolicy": policy, "initContainers": named("i", init), "containers": named("c", main)}})
+    }
+
+    fn status(init: &[Tree], main: &[Tree]) -> Tree {
+        let named = |what: &str, all: &[Tree]| -> Tree {
+            let name = |(i, s): (usize, &Tree)| {
+                let mut s = s.clone();
+                s["name"] = format!("{what}{i}").into();
+                s
+            };
+            all.iter().enumerate().map(name).collect()
+        };
+        json!({"initContainerStatuses": named("i", init), "containerStatuses": named("c", main)})
+    }
+
+    #[test]
+    fn the_phase_follows_from_the_containers() {
+        for (policy, init, main, ended, want) in [
+            ("Always", vec![], vec![waits()], false, "Pending"),
+            ("Always", vec![], vec![runs(), waits()], false, "Pending"),
+            ("Always", vec![], vec![runs(), runs()], false, "Running"),
+            ("Always", vec![], vec![runs(), ran(1)], false, "Running"),
+            ("Always", vec![], vec![ran(0)], false, "Running"),
+            ("Always", vec![], vec![ran(0)], true, "Succeeded"),
+            ("Always", vec![], vec![backs_off(1)], false, "Running"),
+            ("OnFailure", vec![], vec![ran(0), ran(0)], false, "Succeeded"),
+            ("OnFailure", vec![], vec![ran(0), ran(1)], false, "Running"),
+            ("Never", vec![], vec![ran(0), ran(1)], false, "Failed"),
+            ("Never", vec![], vec![ran(0), runs()], false, "Running"),
+            ("Always", vec![waits()], vec![waits()], false, "Pending"),
+            ("Always", vec![ran(1)], vec![waits()], false, "Pending"),
+            ("Never", vec![ran(1)], vec![waits()], false, "Failed"),
+            ("Always", vec![ran(0)], vec![runs()], false, "Running"),
+        ] {
+            let (pod, status) = (pod(policy, init.len(), main.len()), status(&init, &main));
+            assert_eq!(phase(&pod, &status, false, ended), want, "{policy} {status}");
+        }
+    }
+
+    #[test]
+    fn conditions_say_since_when() {
+        let (pod, mut status) = (pod("Always", 0, 1), status(&[], &[runs()]));
+        status["phase"] = "Running".into();
+        let find = |all: &Tree, ty: &str| all.as_array().into_iter().flatten().find(|c| c["type"] == ty).cloned();
+        let first = conditions(&pod, &View::default(), &status, &Tree::Null, Wall(1_000_000));
+        status["conditions"] = first;
+        let mut unready = status.clone();
+        unready["containerStatuses"][0]["ready"] = false.into();
+        let second = conditions(&pod, &View::default(), &unready, &status, Wall(2_000_000));
+        let ready = find(&second, "Ready").unwrap_or_default();
+        assert_eq!((&ready["status"], &ready["reason"]), (&json!("False"), &json!("ContainersNotReady")));
+        assert_eq!(ready["lastTransitionTime"], "1970-01-01T00:33:20Z");
+        let scheduled = find(&second, "PodScheduled").unwrap_or_default();
+        assert_eq!(scheduled["lastTransitionTime"], "1970-01-01T00:16:40Z");
+    }
+}

@@ -49,9 +49,9 @@ impl Type {
 }
 
 /// What makes two events the same.
-type Same = (String, String, Type, &'static str, String);
+type Same = (String, String, Type, String, String);
 /// What makes two events alike.
-type Alike = (String, Type, &'static str);
+type Alike = (String, Type, String);
 
 #[derive(Debug)]
 struct Event {
@@ -115,7 +115,7 @@ impl Events {
     }
 
     /// Something happened to a pod, or to its part at `path`.
-    pub(super) fn record(cx: &mut Cx<'_>, pod: &Tree, path: &str, ty: Type, reason: &'static str, message: &str) {
+    pub(super) fn record(cx: &mut Cx<'_>, pod: &Tree, path: &str, ty: Type, reason: &str, message: &str) {
         let now = cx.now;
         let events = &mut cx.shared.events;
         let uid = pod.at("metadata").text("uid").to_owned();
@@ -126,7 +126,7 @@ impl Events {
         // Kubernetes takes 1,024 characters.
         let message: String = message.chars().take(1000).collect();
         let (key, message) = events.group(&uid, ty, reason, message, now.mono);
-        let same = (uid, path.to_owned(), ty, reason, key);
+        let same = (uid, path.to_owned(), ty, reason.to_owned(), key);
         let number = match events.numbers.get(&same) {
             Some(number) => *number,
             None => events.make(pod, path, same, message.clone(), now.mono, now.wall),
@@ -193,13 +193,13 @@ impl Events {
     }
 
     /// The message by which it is told from others alike, and the message shown.
-    fn group(&mut self, uid: &str, ty: Type, reason: &'static str, message: String, now: Time) -> (String, String) {
+    fn group(&mut self, uid: &str, ty: Type, reason: &str, message: String, now: Time) -> (String, String) {
         if self.groups.len() >= REMEMBERED {
             self.groups.retain(|_, g| now.since(g.last) <= ALIKE_WITHIN);
         }
         let group = self
             .groups
-            .entry((uid.to_owned(), ty, reason))
+            .entry((uid.to_owned(), ty, reason.to_owned()))
             .or_insert_with(|| Group { messages: BTreeSet::new(), last: now });
         if now.since(group.last) > ALIKE_WITHIN {
             group.messages.clear();

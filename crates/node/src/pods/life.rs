@@ -7,6 +7,7 @@
 //! Source: the kubelet's `kuberuntime_manager.go` (`computePodActions`, `SyncPod`) and `kubelet.go`.
 
 use super::Cx;
+use super::admission;
 use super::events::{Events, Type};
 use super::images::go_duration;
 use super::ops::What;
@@ -164,6 +165,8 @@ impl Pod {
         tree::remove(&mut object, "status");
         tree::remove(tree::child(&mut object, "metadata"), "managedFields");
         let object = object.to_string();
+        // What users write under our names is not ours.
+        made.annotations.retain(|name, _| !name.starts_with("beemesh.io/"));
         if object.len() <= OBJECT_MAX {
             made.annotations.insert(OBJECT.to_owned(), object);
         }
@@ -178,7 +181,8 @@ impl Pod {
         if self.busy || self.held(cx) {
             return;
         }
-        match self.sandbox_of(cx, attempt) {
+        let unsupported = admission::unsupported(&self.tree);
+        match unsupported.map_or_else(|| self.sandbox_of(cx, attempt), Err) {
             Ok(sandbox) => {
                 if let (_, Some(complaint)) = sandbox::dns(&cx.shared.facts, &self.tree) {
                     Events::record(cx, &self.tree, "", Type::Warning, "DNSConfigForming", &complaint);
@@ -485,10 +489,16 @@ impl Pod {
         if !self.is_settled() || self.busy || self.removed || !self.removing.is_empty() || self.held(cx) {
             return;
         }
+        let active = self.view.active().map(|s| s.id.as_str());
         let mut dead: std::collections::BTreeSet<&str> = std::collections::BTreeSet::new();
-        let surplus = self.view.containers.iter().find(|c| {
-            let read = self.words.get(&c.id).is_none_or(Option::is_some);
-            has_ended(c) && !dead.insert(&c.name) && read
+        let surplus = self.view.containers.iter().find(|c| match c.state {
+            ContainerState::Exited { .. } => {
+                let read = self.words.get(&c.id).is_none_or(Option::is_some);
+                !dead.insert(&c.name) && read
+            }
+            // It was never started, and what it was made in is gone.
+            ContainerState::Created { .. } => active != Some(&c.sandbox),
+            _ => false,
         });
         if let Some(id) = surplus.map(|c| c.id.clone()) {
             self.removing.insert(id.clone());
@@ -521,6 +531,11 @@ impl Pod {
             return;
         }
         self.busy = false;
+        if matches!(&result, Err(f) if f.why == Why::NoRuntime) {
+            // Nothing is known of it: once the runtime is back it is seen.
+            self.mark(cx, Expect::Anything);
+            return;
+        }
         match (what, result) {
             (What::RunSandbox, Ok(Answer::Id(id))) => {
                 self.retry.done();

@@ -20,6 +20,7 @@
 //! | `status`, `conditions`, `report` | what is said of the pod, and to whom? |
 //! | `sources`, `tokens`, `images`, `events`, `post` | what is wanted from cells and registries? |
 
+mod admission;
 mod backoff;
 mod conditions;
 mod container;
@@ -65,14 +66,14 @@ use objects::request::{Stored, User};
 use ops::{Ops, What};
 use pod::{Pod, Verdict};
 use post::{Post, Purpose};
-use seen::{Mark, View};
+use seen::{Mark, Sight, View};
 use sources::Sources;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// At most this many pods are looked at in one step; the rest in the next, at once.
-const LOOKED_AT: usize = 32;
+const LOOKED_AT: usize = 16;
 /// How long it is remembered that a pod is gone, for sights that still show it.
 const BURIED: Duration = Duration::from_secs(60);
 
@@ -120,8 +121,8 @@ pub enum Input {
         /// They become Failed and are never started.
         refused: Vec<Refusal>,
     },
-    /// All there is at the runtime. Nothing is done before the first, and after a runtime that did not
-    /// answer has come back nothing before the next.
+    /// All there is at the runtime, and `now` read after it was. Nothing is done before the first, and after a
+    /// runtime that did not answer has come back nothing before the next.
     Seen(Arc<Seen>),
     /// An operation has been performed, or has failed.
     Done {
@@ -431,7 +432,7 @@ impl Pods {
         let last = &self.last;
         let pod = self.pods.entry(uid.clone()).or_insert_with(|| {
             let mut pod = Pod::new(uid.clone(), cell, Arc::new(tree.clone()), now.mono);
-            pod.view = View::of_one(last, &uid);
+            pod.view = Sight::of_one(last, &uid).view();
             pod
         });
         pod.cell = cell;
@@ -441,7 +442,8 @@ impl Pods {
         if stored.revision >= pod.revision {
             pod.update(stored.revision, tree);
         }
-        let refusal = refused.iter().find(|r| *r.uid == *uid).cloned().or_else(|| {
+        let refusal = refused.iter().find(|r| *r.uid == *uid).cloned();
+        let refusal = refusal.or_else(|| admission::refuse(&pod.tree)).or_else(|| {
             (new && running >= most && !pod.is_told_ended()).then(|| Refusal {
                 uid: uid.to_string(),
                 reason: "OutOfpods".to_owned(),
@@ -458,7 +460,7 @@ impl Pods {
             let message = format!("Pod was rejected: {}", refusal.message);
             pod.verdict = Some(Verdict { reason: refusal.reason.clone(), message });
             let mut cx = Cx { now, shared: &mut self.shared, fx };
-            Events::record(&mut cx, &tree, "", Type::Warning, interned(&refusal.reason), &refusal.message);
+            Events::record(&mut cx, &tree, "", Type::Warning, &refusal.reason, &refusal.message);
         }
         self.shared.dirty.insert(uid.clone());
         uid
@@ -478,21 +480,28 @@ impl Pods {
             self.shared.dirty.extend(self.pods.keys().cloned());
         }
         self.last = seen.clone();
-        let mut views = View::of_all(&seen);
+        let mut sights = Sight::of_all(&seen);
         for (uid, pod) in &mut self.pods {
-            let view = views.remove(&**uid).unwrap_or_default();
-            let marks = pod.marks.len();
-            pod.marks.retain(|m| !m.is_met(seen.at, now, &view));
-            if view != pod.view || marks != pod.marks.len() {
-                pod.view = view;
+            let sight = sights.remove(&**uid).unwrap_or_default();
+            let mut new = !sight.is(&pod.view);
+            if new {
+                pod.view = sight.view();
+            }
+            if !pod.marks.is_empty() {
+                let before = pod.marks.len();
+                let view = &pod.view;
+                pod.marks.retain(|m| !m.is_met(seen.at, now, view));
+                new |= pod.marks.len() < before;
+            }
+            if new {
                 self.shared.dirty.insert(uid.clone());
             }
         }
-        for (uid, view) in views {
-            if self.buried.get(uid).is_some_and(|mark| !mark.is_met(seen.at, now, &view)) {
-                continue;
+        for (uid, sight) in sights {
+            let view = sight.view();
+            if self.buried.get(uid).is_none_or(|mark| mark.is_met(seen.at, now, &view)) {
+                self.find(now, uid, view);
             }
-            self.find(now, uid, view);
         }
     }
 
@@ -529,7 +538,7 @@ impl Pods {
         cx.shared.dirty.insert(uid);
         match what {
             What::Volumes => pod.volumes_done(&mut cx, result),
-            What::Start => pod.started_step(&mut cx, result),
+            What::Start(serial) => pod.started_step(&mut cx, serial, result),
             What::PreStop(id) => pod.pre_stopped(&mut cx, &id, result),
             What::Stop(id) => pod.stopped(&mut cx, &id, result),
             What::Probe(id, which) => pod.probed(&mut cx, &id, which, result),
@@ -554,23 +563,4 @@ impl Pods {
             _ => pod.deleted(&mut cx, answer),
         }
     }
-}
-
-/// A refusal's reason as an event's: one of those the scheduler's filters give.
-fn interned(reason: &str) -> &'static str {
-    const KNOWN: [&str; 12] = [
-        "OutOfcpu",
-        "OutOfmemory",
-        "OutOfephemeral-storage",
-        "OutOfpods",
-        "NodeAffinity",
-        "NodePorts",
-        "TaintToleration",
-        "UnexpectedAdmissionError",
-        "PodFeatureUnsupported",
-        "AppArmor",
-        "SysctlForbidden",
-        "NodeName",
-    ];
-    KNOWN.into_iter().find(|k| *k == reason).unwrap_or("AdmissionRefused")
 }

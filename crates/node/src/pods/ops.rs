@@ -20,8 +20,8 @@ pub(super) enum What {
     RemoveSandbox(String),
     RemovePod,
     RemoveContainer(String),
-    /// A step of the container being started.
-    Start,
+    /// A step of a start, by its number.
+    Start(u64),
     /// The hook before a container is stopped.
     PreStop(String),
     Stop(String),

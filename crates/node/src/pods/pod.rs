@@ -45,6 +45,8 @@ pub(super) struct Pod {
     pub(super) busy: bool,
     /// The container being started.
     pub(super) start: Option<Start>,
+    /// How many starts were begun: an answer to one given up is not taken for another's.
+    pub(super) starts: u64,
     /// The containers being stopped, by id.
     pub(super) kills: BTreeMap<String, Kill>,
     /// Containers to be stopped as soon as they are seen, and the words for it.
@@ -100,6 +102,7 @@ impl Pod {
             marks: Vec::new(),
             busy: false,
             start: None,
+            starts: 0,
             kills: BTreeMap::new(),
             condemned: BTreeMap::new(),
             told_changed: false,

@@ -6,10 +6,13 @@
 
 use base::runtime::{ContainerState, Seen, SeenContainer, SeenSandbox};
 use base::{Now, Time, Wall};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A sight that is later than the act by so much shows what came of it, whatever it is.
 const CERTAIN: Duration = Duration::from_secs(2);
+/// A sight from further in the future than this was taken before the calendar was put back.
+const AHEAD: Duration = Duration::from_millis(200);
 /// After so long on the steady clock any sight is later than the act, however the calendar jumps.
 const LONG: Duration = Duration::from_secs(30);
 
@@ -20,6 +23,58 @@ pub(super) struct View {
     pub(super) sandboxes: Vec<SeenSandbox>,
     /// The newest of each name first.
     pub(super) containers: Vec<SeenContainer>,
+}
+
+/// What a sight shows of a pod, in a view's order.
+#[derive(Default)]
+pub(super) struct Sight<'a> {
+    sandboxes: Vec<&'a SeenSandbox>,
+    containers: Vec<&'a SeenContainer>,
+}
+
+impl<'a> Sight<'a> {
+    /// What belongs to each pod, by uid.
+    pub(super) fn of_all(seen: &'a Seen) -> BTreeMap<&'a str, Sight<'a>> {
+        let mut sights: BTreeMap<&str, Sight<'_>> = BTreeMap::new();
+        let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+        for s in &seen.sandboxes {
+            owners.insert(&s.id, &s.pod.uid);
+            sights.entry(&s.pod.uid).or_default().sandboxes.push(s);
+        }
+        for c in &seen.containers {
+            if let Some(uid) = owners.get(c.sandbox.as_str()) {
+                sights.entry(uid).or_default().containers.push(c);
+            }
+        }
+        sights.values_mut().for_each(Sight::sort);
+        sights
+    }
+
+    /// What belongs to one pod.
+    pub(super) fn of_one(seen: &'a Seen, uid: &str) -> Sight<'a> {
+        let sandboxes: Vec<&SeenSandbox> = seen.sandboxes.iter().filter(|s| s.pod.uid == uid).collect();
+        let ours = |c: &&SeenContainer| sandboxes.iter().any(|s| s.id == c.sandbox);
+        let mut sight = Sight { containers: seen.containers.iter().filter(ours).collect(), sandboxes };
+        sight.sort();
+        sight
+    }
+
+    fn sort(&mut self) {
+        self.sandboxes.sort_by(|a, b| b.attempt.cmp(&a.attempt).then(b.created.cmp(&a.created)));
+        self.containers.sort_by(|a, b| b.attempt.cmp(&a.attempt).then_with(|| b.id.cmp(&a.id)));
+    }
+
+    /// Whether it shows nothing new.
+    pub(super) fn is(&self, view: &View) -> bool {
+        self.sandboxes.iter().copied().eq(&view.sandboxes) && self.containers.iter().copied().eq(&view.containers)
+    }
+
+    pub(super) fn view(&self) -> View {
+        View {
+            sandboxes: self.sandboxes.iter().copied().cloned().collect(),
+            containers: self.containers.iter().copied().cloned().collect(),
+        }
+    }
 }
 
 /// Whether a container runs, as far as is known.
@@ -41,40 +96,6 @@ pub(super) fn code(c: &SeenContainer) -> Option<i64> {
 }
 
 impl View {
-    /// What belongs to one pod.
-    pub(super) fn of_one(seen: &Seen, uid: &str) -> View {
-        let mut view = View {
-            sandboxes: seen.sandboxes.iter().filter(|s| s.pod.uid == uid).cloned().collect(),
-            containers: Vec::new(),
-        };
-        let ours = |c: &&SeenContainer| view.sandboxes.iter().any(|s| s.id == c.sandbox);
-        view.containers = seen.containers.iter().filter(ours).cloned().collect();
-        view.sort();
-        view
-    }
-
-    fn sort(&mut self) {
-        self.sandboxes.sort_by(|a, b| b.attempt.cmp(&a.attempt).then(b.created.cmp(&a.created)));
-        self.containers.sort_by(|a, b| b.attempt.cmp(&a.attempt).then_with(|| b.id.cmp(&a.id)));
-    }
-
-    /// Sorts what belongs to each pod: by uid, each with its sandboxes and containers.
-    pub(super) fn of_all(seen: &Seen) -> std::collections::BTreeMap<&str, View> {
-        let mut views: std::collections::BTreeMap<&str, View> = std::collections::BTreeMap::new();
-        let mut owners: std::collections::BTreeMap<&str, &str> = std::collections::BTreeMap::new();
-        for s in &seen.sandboxes {
-            owners.insert(&s.id, &s.pod.uid);
-            views.entry(&s.pod.uid).or_default().sandboxes.push(s.clone());
-        }
-        for c in &seen.containers {
-            if let Some(uid) = owners.get(c.sandbox.as_str()) {
-                views.entry(uid).or_default().containers.push(c.clone());
-            }
-        }
-        views.values_mut().for_each(View::sort);
-        views
-    }
-
     /// The newest sandbox, if it is ready.
     pub(super) fn active(&self) -> Option<&SeenSandbox> {
         self.sandboxes.first().filter(|s| s.ready)
@@ -135,7 +156,7 @@ impl Mark {
             return true;
         }
         // A calendar that was put back makes an old sight look new: it then lies in the future.
-        if asked < self.at.wall || asked > now.wall {
+        if asked < self.at.wall || asked > now.wall + AHEAD {
             return false;
         }
         asked >= self.at.wall + CERTAIN || self.shows(view)

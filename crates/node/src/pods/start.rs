@@ -113,6 +113,7 @@ impl Pod {
             .filter(|c| matches!(c.state, base::runtime::ContainerState::Created { .. }));
         let (made, attempt) = (made.map(|c| c.id.clone()), self.next_attempt(name));
         let now = cx.now.mono;
+        self.starts += 1;
         self.start = Some(Start {
             name: name.to_owned(),
             sandbox,
@@ -212,7 +213,7 @@ impl Pod {
             return true;
         }
         self.stage(Stage::Finding);
-        cx.shared.ops.ask(&self.uid, What::Start, Op::FindImage { image: image.to_owned() }, cx.fx);
+        cx.shared.ops.ask(&self.uid, What::Start(self.starts), Op::FindImage { image: image.to_owned() }, cx.fx);
         false
     }
 
@@ -256,7 +257,7 @@ impl Pod {
     fn pull_image(&mut self, cx: &mut Cx<'_>, container: &Tree) -> bool {
         let (name, image) = (container.text("name"), container.text("image"));
         let now = cx.now.mono;
-        if let Some((_, until)) = self.pull.wait(image, now, now) {
+        if let Some(until) = self.pull.rest(image, now) {
             let message = format!("Back-off pulling image {}", objects::status::quote(image));
             self.event(cx, name, Type::Normal, "BackOff", &message);
             self.event(cx, name, Type::Warning, "Failed", "Error: ImagePullBackOff");
@@ -319,6 +320,10 @@ impl Pod {
                 self.have_image(found);
                 true
             }
+            Err(failure) if failure.why == Why::NoRuntime => {
+                self.no_runtime(cx);
+                false
+            }
             Err(failure) => {
                 let message = format!("Failed to pull image {quoted}: {}", failure.message);
                 self.event(cx, name, Type::Warning, "Failed", &message);
@@ -353,8 +358,18 @@ impl Pod {
         let op =
             Op::File { pod: self.uid.to_string(), path: "etc-hosts".to_owned(), bytes: text.into_bytes(), mode: 0o644 };
         self.stage(Stage::Hosts);
-        cx.shared.ops.ask(&self.uid, What::Start, op, cx.fx);
+        cx.shared.ops.ask(&self.uid, What::Start(self.starts), op, cx.fx);
         false
+    }
+
+    /// The runtime does not answer: that is no fault of the container's.
+    fn no_runtime(&mut self, cx: &mut Cx<'_>) {
+        let again = cx.now.mono + Duration::from_secs(1);
+        if let Some(start) = self.start.take() {
+            self.not_before.insert(start.name, again);
+        }
+        self.wake_at(again);
+        self.mark(cx, Expect::Anything);
     }
 
     fn config_failed(&mut self, cx: &mut Cx<'_>, name: &str, why: String) {
@@ -363,8 +378,11 @@ impl Pod {
     }
 
     /// A step came back.
-    pub(super) fn started_step(&mut self, cx: &mut Cx<'_>, result: Result<Answer, Failure>) {
-        let Some(start) = self.start.clone() else { return };
+    pub(super) fn started_step(&mut self, cx: &mut Cx<'_>, serial: u64, result: Result<Answer, Failure>) {
+        let Some(start) = self.start.clone().filter(|_| serial == self.starts) else { return };
+        if matches!(&result, Err(f) if f.why == Why::NoRuntime) {
+            return self.no_runtime(cx);
+        }
         let tree = self.tree.clone();
         let Some((_, container)) = spec::find(&tree, &start.name) else {
             self.start = None;
@@ -400,7 +418,7 @@ impl Pod {
             bytes: Vec::new(),
             mode: 0o666,
         };
-        cx.shared.ops.ask(&self.uid, What::Start, op, cx.fx);
+        cx.shared.ops.ask(&self.uid, What::Start(self.starts), op, cx.fx);
     }
 
     fn create(&mut self, cx: &mut Cx<'_>, list: List, container: &Tree, start: &Start, message: Option<&str>) {
@@ -437,7 +455,7 @@ impl Pod {
                 let op =
                     Op::CreateContainer { sandbox: start.sandbox.clone(), of: Box::new(of), container: Box::new(made) };
                 self.stage(Stage::Creating);
-                cx.shared.ops.ask(&self.uid, What::Start, op, cx.fx);
+                cx.shared.ops.ask(&self.uid, What::Start(self.starts), op, cx.fx);
             }
         }
     }
@@ -464,7 +482,7 @@ impl Pod {
 
     fn start_made(&mut self, cx: &mut Cx<'_>, id: String) {
         self.stage(Stage::Starting(id.clone()));
-        cx.shared.ops.ask(&self.uid, What::Start, Op::StartContainer { id }, cx.fx);
+        cx.shared.ops.ask(&self.uid, What::Start(self.starts), Op::StartContainer { id }, cx.fx);
     }
 
     fn was_started(&mut self, cx: &mut Cx<'_>, container: &Tree, id: String, result: Result<Answer, Failure>) {
@@ -488,7 +506,7 @@ impl Pod {
         match hook(&id, container, handler, self.address(cx), None) {
             Ok(Hook::Ask(op)) => {
                 self.stage(Stage::Hook(id));
-                cx.shared.ops.ask(&self.uid, What::Start, *op, cx.fx);
+                cx.shared.ops.ask(&self.uid, What::Start(self.starts), *op, cx.fx);
             }
             Ok(Hook::Sleep(time)) => self.stage(Stage::Sleep(id, cx.now.mono + time)),
             Err(why) => self.hook_failed(cx, &name, &id, why),

@@ -192,18 +192,21 @@ impl Pod {
         let failed = match result {
             Ok(_) => None,
             Err(failure) if failure.why == Why::NotFound => None,
-            Err(failure) => Some(failure.message),
+            Err(failure) => Some((failure.why, failure.message)),
         };
         match failed {
             None => {
                 self.kills.remove(id);
                 self.mark(cx, Expect::Stopped(id.to_owned()));
             }
-            Some(message) => {
+            Some((why, message)) => {
                 if let Some(kill) = self.kills.get_mut(id) {
                     kill.stage = Stage::Failed(cx.now.mono + AGAIN);
                 }
                 self.mark(cx, Expect::Anything);
+                if why == Why::NoRuntime {
+                    return;
+                }
                 let message =
                     format!("error killing pod: failed to \"KillContainer\" with KillContainerError: \"{message}\"");
                 Events::record(cx, &self.tree, "", Type::Warning, "FailedKillPod", &message);

@@ -25,7 +25,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// What is laid out is compared with its sources this often.
-const REFRESH: Duration = Duration::from_secs(50);
+const REFRESH: Duration = Duration::from_secs(45);
+/// What another pod has read so recently will do for that.
+const RECENT: Duration = Duration::from_secs(10);
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_MOST: Duration = Duration::from_secs(122);
 
@@ -129,25 +131,19 @@ impl Pod {
                 return self.volumes.ready;
             }
             v.gathering = true;
-            v.since = now;
+            v.since = if v.laid.is_some() && !v.stale { now - RECENT } else { now };
         }
         v.stale = false;
         match self.gather(cx) {
+            // What is wrong is said once all is known.
+            Err(lacks) if lacks.iter().any(|(_, lack)| matches!(lack, Lack::Wait)) => {}
             Err(lacks) => {
-                let whys: Vec<(String, String)> = lacks
-                    .into_iter()
-                    .filter_map(|(name, lack)| match lack {
-                        Lack::Wait => None,
-                        Lack::Why(why) => Some((name, why)),
-                    })
-                    .collect();
-                if !whys.is_empty() {
-                    self.volumes.gathering = false;
-                    self.volumes.retry.failed(now, RETRY_FIRST, RETRY_MOST);
-                    let at = self.volumes.retry.at;
-                    self.wake_at(at);
-                }
-                for (name, why) in whys {
+                self.volumes.gathering = false;
+                self.volumes.retry.failed(now, RETRY_FIRST, RETRY_MOST);
+                let at = self.volumes.retry.at;
+                self.wake_at(at);
+                for (name, lack) in lacks {
+                    let Lack::Why(why) = lack else { continue };
                     let message = format!("MountVolume.SetUp failed for volume {} : {why}", quote(&name));
                     Events::record(cx, &self.tree, "", Type::Warning, "FailedMount", &message);
                 }
@@ -273,8 +269,9 @@ impl Pod {
                 Err(Lack::Why(why)) => whys.push(why),
             }
         }
+        // What is wrong is said once all is known.
         match whys.as_slice() {
-            [] if wait => Err(Lack::Wait),
+            _ if wait => Err(Lack::Wait),
             [] => Ok(whole(files)),
             [why] => Err(Lack::Why(why.clone())),
             whys => Err(Lack::Why(format!("[{}]", whys.join(", ")))),

@@ -193,6 +193,10 @@ impl Api {
                 if tree["preconditions"]["uid"] != old["metadata"]["uid"] {
                     return Err(Box::new(Status::conflict(errand.kind, name, "another uid")));
                 }
+                if old["metadata"]["finalizers"].as_array().is_some_and(|f| !f.is_empty()) {
+                    self.change(name, |p| p["metadata"]["deletionGracePeriodSeconds"] = 0.into());
+                    return Ok(self.objects[&key].clone());
+                }
                 self.objects.remove(&key);
                 self.tell(name);
                 Ok(old)

@@ -2,6 +2,7 @@
 
 use super::api::{condition, wall};
 use super::world::World;
+use node::pods::{Config, Pods};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -239,4 +240,74 @@ fn a_dead_sandbox_takes_its_containers_with_it_into_a_new_one() {
     w.go(seconds(60));
     assert_eq!((w.rt.starts_of("a"), w.rt.starts_of("b")), (2, 2));
     assert_eq!(w.rt.made_sandboxes.len(), 2);
+}
+
+#[test]
+fn an_object_that_is_held_stays_and_the_node_has_done_its_part() {
+    let mut w = World::new();
+    let uid = w.create("held", json!({"containers": [container("c", "run")]}));
+    w.api.change("held", |p| p["metadata"]["finalizers"] = json!(["example.com/hold"]));
+    w.wait("held", "Running");
+    w.delete("held", 30);
+    assert!(w.until(seconds(30), |w| w.rt.removed_pods == [uid.clone()]));
+    w.go(seconds(600));
+    assert_eq!(w.phase("held"), "Failed");
+    assert!(w.ended.contains(&uid) && w.rt.sandboxes.is_empty());
+    w.restart();
+    w.go(seconds(60));
+    assert!(w.rt.sandboxes.is_empty(), "it is not started again");
+    w.delete("held", 0);
+    w.go(seconds(10));
+    assert_eq!(w.pods.uid(super::api::cell(), "held"), None);
+}
+
+#[test]
+fn a_name_used_again_is_another_pod() {
+    let mut w = World::new();
+    let first = w.create("web", json!({"terminationGracePeriodSeconds": 5, "containers": [container("c", "run")]}));
+    w.wait("web", "Running");
+    w.delete("web", 0);
+    let second = w.create("web", json!({"containers": [container("c", "run")]}));
+    assert_ne!(first, second);
+    assert!(w.until(seconds(30), |w| w.is_gone("web", &first) && w.rt.running(&second) == ["c"]));
+    w.go(seconds(30));
+    assert_eq!(w.pod("web")["metadata"]["uid"], second.as_str());
+    assert_eq!(w.phase("web"), "Running");
+    assert_eq!(w.rt.removed_pods, [first]);
+}
+
+#[test]
+fn one_pod_more_than_fit_is_refused() {
+    let mut w = World::new();
+    w.pods = Pods::new(Config { pods_max: 2, ..Config::default() });
+    w.boot();
+    for name in ["a", "b", "c"] {
+        w.create(name, json!({"containers": [container("c", "run")]}));
+        w.go(seconds(2));
+    }
+    assert_eq!((w.phase("a").as_str(), w.phase("b").as_str(), w.phase("c").as_str()), ("Running", "Running", "Failed"));
+    assert_eq!(w.pod("c")["status"]["reason"], "OutOfpods");
+    w.delete("a", 1);
+    w.go(seconds(5));
+    w.create("d", json!({"containers": [container("c", "run")]}));
+    w.wait("d", "Running");
+}
+
+#[test]
+fn what_one_cell_says_of_its_pods_says_nothing_of_anothers() {
+    let mut w = World::new();
+    let uid = w.create("web", json!({"containers": [container("c", "run")]}));
+    w.wait("web", "Running");
+    w.go(seconds(2));
+    w.restart();
+    w.api.feed.clear();
+    w.api.feed.push_back(node::assignment::Assignment {
+        cell: base::CellId(base::Uid::from_chance(99)),
+        namespace: "other".into(),
+        whole: true,
+        pods: Vec::new(),
+    });
+    w.go(seconds(60));
+    assert_eq!(w.rt.running(&uid), ["c"]);
+    assert_eq!(w.rt.starts_of("c"), 1);
 }

@@ -4,7 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod api;
+mod health;
 mod life;
+mod order;
 mod runtime;
 mod seeds;
+mod sources;
 mod world;

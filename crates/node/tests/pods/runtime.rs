@@ -38,6 +38,8 @@ pub(crate) struct Runtime {
     /// Every stop of a container that ran, in order.
     pub(crate) stops: Vec<(String, Duration)>,
     pub(crate) removed_pods: Vec<String>,
+    /// Counts what changes what is seen.
+    pub(crate) changes: u64,
 }
 
 fn failed(why: Why, message: &str) -> Result<Answer, Failure> {
@@ -53,8 +55,8 @@ impl Runtime {
     /// Ends what ends by itself.
     pub(crate) fn advance(&mut self, now: Now) {
         for c in self.containers.values_mut() {
-            if let Some((at, code)) = c.ends.filter(|(at, _)| *at <= now.mono) {
-                let _ = at;
+            if let Some((_, code)) = c.ends.filter(|(at, _)| *at <= now.mono) {
+                self.changes += 1;
                 end(c, now.wall, code);
             }
         }
@@ -75,6 +77,7 @@ impl Runtime {
 
     /// The machine was switched off and on.
     pub(crate) fn reboot(&mut self, now: Now) {
+        self.changes += 1;
         for c in self.containers.values_mut() {
             if matches!(c.seen.state, ContainerState::Running { .. }) {
                 end(c, now.wall, 255);
@@ -97,6 +100,7 @@ impl Runtime {
     }
 
     pub(crate) fn kill(&mut self, now: Now, name: &str, code: i32) {
+        self.changes += 1;
         for c in self.containers.values_mut().filter(|c| c.seen.name == name) {
             if matches!(c.seen.state, ContainerState::Running { .. }) {
                 end(c, now.wall, code);
@@ -105,6 +109,7 @@ impl Runtime {
     }
 
     pub(crate) fn perform(&mut self, now: Now, op: &Op) -> Result<Answer, Failure> {
+        self.changes += u64::from(!matches!(op, Op::Exec { .. } | Op::Http { .. } | Op::Tcp { .. } | Op::Grpc { .. }));
         match op {
             Op::FindImage { image } if self.images.contains(image) => Ok(Answer::Image(image_of(image))),
             Op::FindImage { .. } => Ok(Answer::NoImage),

@@ -47,8 +47,8 @@ pub(crate) struct World {
     pub(crate) steps: u64,
     pub(crate) restarts: u64,
     facts: NodeFacts,
-    /// The runtime is seen without being asked, when something ends.
-    shown: Option<Seen>,
+    /// The runtime is seen without being asked when something has changed since.
+    shown: u64,
     /// The last effects.
     trace: VecDeque<String>,
 }
@@ -95,7 +95,7 @@ impl World {
             steps: 0,
             restarts: 0,
             facts: facts(),
-            shown: None,
+            shown: 0,
             trace: VecDeque::new(),
         };
         for image in ["run", "polite", "exit-0-1", "exit-1-1", "exit-0-5", "exit-1-700", "exit-0-60", "exit-1-0"] {
@@ -106,7 +106,7 @@ impl World {
     }
 
     /// A daemon starts.
-    fn boot(&mut self) {
+    pub(crate) fn boot(&mut self) {
         self.step(Input::Node(Arc::new(self.facts.clone())));
         self.looks += 1;
         self.api.feed.clear();
@@ -199,10 +199,7 @@ impl World {
     /// One thing happens; false if there is nothing left to happen now.
     fn happen(&mut self) -> bool {
         self.rt.advance(self.now);
-        let seen = self.rt.look(self.now);
-        let changed =
-            self.shown.as_ref().is_none_or(|s| s.containers != seen.containers || s.sandboxes != seen.sandboxes);
-        if changed {
+        if self.shown != self.rt.changes {
             self.looks = self.looks.max(1);
         }
         let counts = [
@@ -237,7 +234,8 @@ impl World {
             }
             4 => {
                 self.looks -= 1;
-                self.shown = Some(seen.clone());
+                self.shown = self.rt.changes;
+                let seen = self.rt.look(self.now);
                 if self.facts.runtime {
                     self.sights.push_back(Arc::new(seen));
                 }
