@@ -235,6 +235,30 @@ fn a_leader_that_was_lost_in_the_middle_leaves_nothing_half_done() {
 }
 
 #[test]
+fn who_leads_again_waits_for_what_it_asked_for_before_and_makes_nothing_twice() {
+    for stop in 0..12 {
+        let mut w = World::new();
+        w.create(deployment(5));
+        for _ in 0..stop {
+            w.sync();
+            w.hear();
+            w.carry();
+            w.sync();
+            w.answer();
+        }
+        w.depose();
+        assert_eq!(w.controllers.next_deadline(), None);
+        let under_way = w.errands.len();
+        w.control(node::controllers::Input::Tick);
+        assert_eq!(w.errands.len(), under_way, "who does not lead wants nothing");
+        w.lead_again();
+        w.live();
+        assert_eq!((w.names("ReplicaSet").len(), w.names("Pod").len()), (1, 5), "deposed after {stop}");
+        assert_eq!(w.log.iter().filter(|l| *l == "create pods").count(), 5, "deposed after {stop}");
+    }
+}
+
+#[test]
 fn pods_that_a_quota_forbids_are_told_and_tried_again_less_and_less_often() {
     let mut w = World::new();
     w.create(json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q", "namespace": "d"}, "spec": {"hard": {"pods": "1"}}}));
@@ -538,6 +562,15 @@ fn whatever_the_order_of_commits_answers_and_restarts_the_same_comes_of_it() {
                 8..=9 => w.answer(),
                 10 => w.run_pods(),
                 _ if chance.below(40) == 0 => w = w.restart(),
+                _ if chance.below(10) == 0 => {
+                    w.depose();
+                    for _ in 0..chance.below(20) {
+                        w.carry();
+                        w.sync();
+                        w.answer();
+                    }
+                    w.lead_again();
+                }
                 _ => {
                     w.now.mono = w.now.mono + Duration::from_millis(7);
                     w.control(node::controllers::Input::Tick);

@@ -65,6 +65,13 @@ pub enum Action {
         /// The object.
         tree: Tree,
     },
+    /// Create so many of this object, whose name is generated.
+    CreateMany {
+        /// The object.
+        tree: Tree,
+        /// How many.
+        count: usize,
+    },
     /// Replace this object (its spec and metadata), if it is still at the revision in it.
     Update {
         /// The object, with uid and resourceVersion.

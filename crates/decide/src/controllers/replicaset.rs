@@ -62,9 +62,7 @@ fn manage(set: &Tree, active: &[&Pod], adopting: usize, related: &[&Pod], now: W
         let missing = (want - have).min(BURST);
         plan.because(format!("{have} of {want} pods: making {missing}"));
         plan.teller = Some(set.clone());
-        for _ in 0..missing {
-            plan.actions.push(Action::Create { tree: new_pod(set) });
-        }
+        plan.actions.push(Action::CreateMany { tree: new_pod(set), count: missing });
     } else if have > want {
         let surplus = (have - want).min(BURST).min(active.len());
         plan.because(format!("{have} of {want} pods: removing {surplus}"));
@@ -232,7 +230,7 @@ mod tests {
     }
 
     fn made(p: &Plan) -> usize {
-        p.actions.iter().filter(|a| matches!(a, Action::Create { .. })).count()
+        p.actions.iter().map(|a| if let Action::CreateMany { count, .. } = a { *count } else { 0 }).sum()
     }
 
     fn removed(p: &Plan) -> Vec<&str> {
@@ -249,9 +247,7 @@ mod tests {
     fn missing_pods_are_made_from_the_template_and_owned() {
         let p = plan(&set(3), &[pod("a", Some("rs"), json!({}))], NOW);
         assert_eq!(made(&p), 2);
-        let Some(Action::Create { tree }) = p.actions.iter().find(|a| matches!(a, Action::Create { .. })) else {
-            panic!()
-        };
+        let [Action::CreateMany { tree, .. }, ..] = p.actions.as_slice() else { panic!() };
         assert_eq!(tree["metadata"]["generateName"], "web-");
         assert_eq!(tree["metadata"]["ownerReferences"][0]["uid"], "rs");
         assert_eq!(tree["metadata"]["labels"]["app"], "web");

@@ -30,7 +30,7 @@ enum Batch {
 impl Batch {
     fn of(action: &Action) -> Batch {
         match action {
-            Action::Create { .. } => Batch::Creates,
+            Action::Create { .. } | Action::CreateMany { .. } => Batch::Creates,
             Action::Delete { .. } => Batch::Deletes,
             Action::Patch { .. } => Batch::Patches,
             Action::Look { .. } => Batch::Looks,
@@ -122,6 +122,12 @@ impl Run {
             _ => return None,
         };
         self.batch = Some((batch, left - 1));
+        if let Some(Action::CreateMany { tree, count }) = self.steps.front_mut()
+            && *count > 1
+        {
+            *count -= 1;
+            return Some(Action::Create { tree: tree.clone() });
+        }
         self.steps.pop_front()
     }
 }
@@ -239,7 +245,7 @@ impl Controllers {
             run.written.insert(text(&meta["uid"]), tree.clone());
         }
         match &sent.action {
-            Action::Create { .. } => {
+            Action::Create { .. } | Action::CreateMany { .. } => {
                 let what = text(&tree["kind"]).to_lowercase();
                 told = Some(("SuccessfulCreate", format!("Created {what}: {}", text(&meta["name"]))));
             }
@@ -270,7 +276,7 @@ impl Controllers {
                 self.remember(work, target, false);
                 return;
             }
-            Action::Create { .. } => Act::Create,
+            Action::Create { .. } | Action::CreateMany { .. } => Act::Create,
             Action::Delete { .. } => Act::Delete,
             _ => Act::Change,
         };
@@ -317,7 +323,9 @@ impl Controllers {
     fn errand(&mut self, work: &Work, action: &Action) -> Option<(Errand, bool)> {
         let text = |t: &Tree| t.as_str().unwrap_or_default().to_owned();
         let (verb, kind, name, subresource, body) = match action {
-            Action::Create { tree } => (Verb::Create, kind_of(tree)?, None, "", object(tree.clone())),
+            Action::Create { tree } | Action::CreateMany { tree, .. } => {
+                (Verb::Create, kind_of(tree)?, None, "", object(tree.clone()))
+            }
             Action::Update { tree } | Action::UpdateStatus { tree } | Action::Finalize { tree } => {
                 let mut tree = tree.clone();
                 let uid = text(&tree["metadata"]["uid"]);

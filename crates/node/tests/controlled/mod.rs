@@ -6,7 +6,7 @@
 use agree::log::Record;
 use base::{CellId, Chance, Now, RequestId, Revision, Time, Uid, Wall};
 use node::bundle::Bundle;
-use node::cell::{Cell, Config, Effect, Found, Input, Outcome, ReplyTo, Role};
+use node::cell::{Cell, Config, Effect, Found, Input, Objects, Outcome, ReplyTo, Role};
 use node::controllers::{self, Controllers};
 use node::errand::{Answered, Errand, ErrandId};
 use node::genesis;
@@ -42,6 +42,8 @@ pub(crate) struct World {
     pub answers: VecDeque<(ErrandId, Answered)>,
     /// What the cell said to its controllers and has not been told yet.
     told: VecDeque<controllers::Input>,
+    /// What the cell committed last, told or not.
+    latest: Objects,
     /// Errands of other cells, answered by this.
     pub elsewhere: Elsewhere,
     /// Everything that was ever asked: verb, resource, name.
@@ -143,6 +145,7 @@ impl World {
             asked: BTreeMap::new(),
             answers: VecDeque::new(),
             told: VecDeque::new(),
+            latest: Objects::default(),
             elsewhere: Box::new(root),
             log: Vec::new(),
             next: now.mono.0,
@@ -151,6 +154,20 @@ impl World {
         w.sync();
         assert!(w.cell.is_leading());
         w
+    }
+
+    /// The controllers are told that the cell is led elsewhere. Errands under way stay so.
+    pub(crate) fn depose(&mut self) {
+        self.told.clear();
+        self.control(controllers::Input::Leading(false));
+    }
+
+    /// The cell is led here again.
+    pub(crate) fn lead_again(&mut self) {
+        self.told.clear();
+        self.control(controllers::Input::Leading(true));
+        let objects = self.latest.clone();
+        self.control(controllers::Input::Committed { objects, changes: Arc::default() });
     }
 
     /// The node stops and starts; errands under way are lost.
@@ -175,6 +192,7 @@ impl World {
                 },
                 Effect::Leading(leads) => self.told.push_back(controllers::Input::Leading(leads)),
                 Effect::Committed { objects, changes, .. } => {
+                    self.latest = objects.clone();
                     self.told.push_back(controllers::Input::Committed { objects, changes });
                 }
                 _ => {}
