@@ -3,17 +3,17 @@
 //! Everything the node has promised or runs is in one [`Book`]. Tenders are answered from it. What the
 //! cells say is bound here is admitted by it, and only then goes on to whoever runs pods.
 //!
-//! After a start the node bids for nothing until it has read from the cells what is bound to it already:
-//! it would offer room that is taken. It waits for all cells it was told of, and [`Worker::PATIENCE`] at most,
-//! since a cell without a leader must not keep the others from this node for ever; what such a cell had
-//! started here is counted when it turns up, without question.
+//! After a start the node bids for nothing until it knows what runs on it and has read from the cells what is
+//! bound to it: it would offer room that is taken. It waits for all cells it was told of, and
+//! [`Worker::PATIENCE`] at most, since a cell without a leader must not keep the others from this node for
+//! ever. Such a cell itself gets no bid before it has spoken; what it had started here is counted when it
+//! turns up, without question.
 
 use super::message::{Assigned, Stands, ToLeader, ToNode};
 use crate::assignment::Assignment;
 use base::{CellId, Now, Time, Uid};
 use decide::pod::is_finished;
 use decide::schedule::{Book, BookError, NodeFacts, Refusal, Tender};
-use objects::Tree;
 use objects::request::Stored;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,6 +31,9 @@ pub enum Input {
     Cells(Vec<(Arc<str>, CellId)>),
     /// From the leader of a cell.
     Message(ToNode),
+    /// Of these pods the runtime had something when the node started: they were admitted before. Told once,
+    /// even if there are none.
+    Found(BTreeSet<Uid>),
     /// Nothing of this pod runs here any more, nor will: it has finished, or was removed and has stopped.
     Ended {
         /// The pod's.
@@ -99,13 +102,15 @@ pub struct Worker {
     asks: BTreeSet<(Time, CellId)>,
     /// The namespaces there are, once told.
     listed: Option<BTreeSet<CellId>>,
-    /// Cells asked at the start that have not answered, and until when they are waited for; `None` when
-    /// bids are given.
+    /// Cells asked at the start that have not answered.
+    unheard: BTreeSet<CellId>,
+    /// What was running when the node started, once told.
+    found: Option<BTreeSet<Uid>>,
+    /// `None` once bids are given.
     start: Option<Start>,
 }
 
 struct Start {
-    waits: BTreeSet<CellId>,
     until: Time,
     /// What was told meanwhile. Who was started here before is counted at once; all others are admitted
     /// when everybody who was is known.
@@ -131,7 +136,9 @@ impl Worker {
             cells: BTreeMap::new(),
             asks: BTreeSet::new(),
             listed: None,
-            start: Some(Start { waits: BTreeSet::new(), until: now.mono + Worker::PATIENCE, held: Vec::new() }),
+            unheard: BTreeSet::new(),
+            found: None,
+            start: Some(Start { until: now.mono + Worker::PATIENCE, held: Vec::new() }),
         }
     }
 
@@ -146,7 +153,13 @@ impl Worker {
             }
             Input::Cells(all) => self.on_cells(now, &all, fx),
             Input::Message(message) => self.on_message(now, message, fx),
-            Input::Ended { uid } => self.book.ended(&uid.to_string()),
+            Input::Found(found) => self.found = Some(found),
+            Input::Ended { uid } => {
+                self.book.ended(&uid.to_string());
+                if let Some(found) = &mut self.found {
+                    found.remove(&uid);
+                }
+            }
         }
         self.on_time(now, fx);
     }
@@ -188,9 +201,7 @@ impl Worker {
                     cell.namespace = namespace.clone();
                     if !cell.whole {
                         self.ask_at(*id, Some(now));
-                        if let Some(start) = &mut self.start {
-                            start.waits.insert(*id);
-                        }
+                        self.unheard.insert(*id);
                     }
                 }
             }
@@ -207,8 +218,8 @@ impl Worker {
     fn on_cell_gone(&mut self, id: CellId, fx: &mut Vec<Effect>) {
         self.book.forget(id);
         self.ask_at(id, None);
+        self.unheard.remove(&id);
         if let Some(start) = &mut self.start {
-            start.waits.remove(&id);
             start.held.retain(|a| a.cell != id);
         }
         if let Some(cell) = self.cells.remove(&id) {
@@ -218,8 +229,10 @@ impl Worker {
     }
 
     fn on_message(&mut self, now: Time, message: ToNode, fx: &mut Vec<Effect>) {
-        // Whoever led before has nothing to say any more.
-        if self.cells.get(&message.cell()).is_some_and(|c| message.term() < c.term) {
+        // Whoever led before has nothing to say any more; but to give back what was reserved for it is the part
+        // of whoever leads now.
+        let release = matches!(message, ToNode::Release { .. });
+        if !release && self.cells.get(&message.cell()).is_some_and(|c| message.term() < c.term) {
             return;
         }
         match message {
@@ -238,7 +251,7 @@ impl Worker {
     }
 
     fn on_tender(&mut self, now: Time, tender: Tender, pod: &Stored, fx: &mut Vec<Effect>) {
-        let message = if self.is_bidding() {
+        let message = if self.is_bidding() && !self.unheard.contains(&tender.cell) {
             match self.book.bid(now, tender, &pod.meta.uid.to_string(), &pod.tree()) {
                 Ok(score) => ToLeader::Bid { tender, score },
                 Err(BookError::Unfit { reasons, contended }) => ToLeader::Unfit { tender, reasons, contended },
@@ -285,18 +298,11 @@ impl Worker {
         let whole = cell.whole;
         let ask = cell.ask.filter(|_| !missed);
         let some = assignment.pods.iter().any(|(_, pod)| pod.is_some());
+        if whole {
+            self.unheard.remove(&id);
+        }
         match &mut self.start {
-            Some(start) => {
-                if whole {
-                    start.waits.remove(&id);
-                }
-                for (_, pod) in &assignment.pods {
-                    if let Some(pod) = pod {
-                        count_started(&mut self.book, pod);
-                    }
-                }
-                start.held.push(assignment);
-            }
+            Some(start) => start.held.push(assignment),
             None => self.admit(assignment, fx),
         }
         let here = some || self.cells.get(&id).is_some_and(|c| !c.pods.is_empty());
@@ -312,36 +318,55 @@ impl Worker {
             let named: BTreeSet<&str> = assignment.pods.iter().map(|(name, _)| &**name).collect();
             cell.pods.retain(|name, _| named.contains(&**name));
         }
+        for (name, _) in assignment.pods.iter().filter(|(_, pod)| pod.is_none()) {
+            cell.pods.remove(name);
+        }
         let mut refused = Vec::new();
-        for (name, pod) in &assignment.pods {
-            let Some(pod) = pod else {
-                cell.pods.remove(name);
-                continue;
-            };
-            let uid = pod.meta.uid;
-            let why = match cell.pods.get(name).filter(|b| b.uid == uid) {
+        let mut new = Vec::new();
+        for (name, pod) in assignment.pods.iter().filter_map(|(name, pod)| Some((name, pod.as_ref()?))) {
+            match cell.pods.get(name).filter(|b| b.uid == pod.meta.uid) {
                 Some(bound) => {
-                    self.book.relabel(&uid.to_string(), labels(pod));
-                    bound.refused.clone()
+                    self.book.relabel(&pod.meta.uid.to_string(), labels(pod));
+                    refused.extend(bound.refused.clone().map(|why| Refused { uid: pod.meta.uid, why }));
                 }
-                None => {
-                    let why = admit(&mut self.book, pod);
-                    cell.pods.insert(name.clone(), Bound { uid, refused: why.clone() });
-                    why
-                }
-            };
-            refused.extend(why.map(|why| Refused { uid, why }));
+                None => new.push((name, pod)),
+            }
+        }
+        // First who was started before, then who came first.
+        let found = self.found.as_ref();
+        let mut unstarted = Vec::new();
+        for (name, pod) in new {
+            cell.pods.insert(name.clone(), Bound { uid: pod.meta.uid, refused: None });
+            if !count_started(&mut self.book, pod, found) {
+                unstarted.push((pod.meta.created, name, pod));
+            }
+        }
+        unstarted.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
+        for (_, name, pod) in unstarted {
+            let tree = pod.tree();
+            if is_finished(&tree) {
+                continue;
+            }
+            let uid = pod.meta.uid;
+            if let Err(why) = self.book.bound(&uid.to_string(), &tree) {
+                cell.pods.insert(name.clone(), Bound { uid, refused: Some(why.clone()) });
+                refused.push(Refused { uid, why });
+            }
         }
         fx.push(Effect::Admitted { assignment, refused });
     }
 
-    /// Bids are given once every cell has said what is here, or patience ends.
+    /// Bids are given, and what is new is admitted, once the node knows what runs here and every cell has
+    /// said what is bound here, or patience ends.
     fn settle_start(&mut self, now: Time, fx: &mut Vec<Effect>) {
-        let told = self.listed.is_some();
-        if let Some(start) = self.start.take_if(|s| (told && s.waits.is_empty()) || s.until <= now) {
-            for assignment in start.held {
-                self.admit(assignment, fx);
-            }
+        let told = self.listed.is_some() && self.found.is_some() && self.unheard.is_empty();
+        let Some(start) = self.start.take_if(|s| told || s.until <= now) else { return };
+        let found = self.found.as_ref();
+        for pod in start.held.iter().flat_map(|a| &a.pods).filter_map(|(_, pod)| pod.as_ref()) {
+            count_started(&mut self.book, pod, found);
+        }
+        for assignment in start.held {
+            self.admit(assignment, fx);
         }
     }
 
@@ -374,29 +399,17 @@ impl Worker {
     }
 }
 
-/// Counts a pod that is new here; `Some` if it cannot run here.
-fn admit(book: &mut Book, pod: &Stored) -> Option<Refusal> {
-    let (uid, tree) = (pod.meta.uid.to_string(), pod.tree());
-    if is_finished(&tree) {
-        return None;
-    }
-    if was_started(&tree) {
-        book.found(&uid, &tree);
-        return None;
-    }
-    book.bound(&uid, &tree).err()
-}
-
-fn count_started(book: &mut Book, pod: &Stored) {
+/// Counts a pod that this node, or who was it before, has admitted already. Whether it had.
+fn count_started(book: &mut Book, pod: &Stored, found: Option<&BTreeSet<Uid>>) -> bool {
     let tree = pod.tree();
-    if was_started(&tree) && !is_finished(&tree) {
-        book.found(&pod.meta.uid.to_string(), &tree);
+    let status = &tree["status"];
+    let runs = found.is_some_and(|f| f.contains(&pod.meta.uid));
+    let started = runs || !status["startTime"].is_null() || status["phase"] == "Running";
+    if !started || (is_finished(&tree) && !runs) {
+        return false;
     }
-}
-
-/// This node, or who was it before, has admitted the pod already.
-fn was_started(pod: &Tree) -> bool {
-    !pod["status"]["startTime"].is_null() || pod["status"]["phase"] == "Running"
+    book.found(&pod.meta.uid.to_string(), &tree);
+    true
 }
 
 fn labels(pod: &Stored) -> BTreeMap<String, String> {

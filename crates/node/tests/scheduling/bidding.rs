@@ -169,10 +169,13 @@ fn a_binding_whose_outcome_nobody_heard_is_asked_for() {
 #[test]
 fn a_confirmed_reservation_of_a_pod_that_has_gone_is_given_back_when_the_node_asks() {
     let mut w = World::new();
-    w.add_node(1, "1");
+    w.add_node(1, "2");
+    w.create("other", cpu("1"));
+    w.settle();
     w.hold_errands = true;
     w.create("p", cpu("1"));
     w.settle();
+    // The node knows the new leader by what it tells of the other pod.
     w.change_leader();
     w.lose = |p| matches!(p, Packet::ToNode(_, ToNode::Release { .. } | ToNode::Tender { .. }));
     w.remove("p");

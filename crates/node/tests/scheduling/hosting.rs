@@ -137,11 +137,23 @@ fn a_binding_by_somebody_else_ends_the_round_and_frees_what_it_reserved() {
 
 #[test]
 fn pods_started_before_a_restart_are_counted_before_anything_is_admitted() {
+    started_before_a_restart(|w| w.set_status("z-started", |s| s["startTime"] = json!("2026-01-31T08:00:00Z")));
+}
+
+#[test]
+fn pods_the_runtime_has_are_counted_before_anything_is_admitted() {
+    started_before_a_restart(|w| {
+        let uid = w.uid("z-started");
+        w.running.insert(uid);
+    });
+}
+
+fn started_before_a_restart(started: impl FnOnce(&mut World)) {
     let mut w = World::new();
     w.add_node(1, "2");
     w.create("z-started", cpu("2"));
     w.settle();
-    w.set_status("z-started", |s| s["startTime"] = json!("2026-01-31T08:00:00Z"));
+    started(&mut w);
     // While the node is down, a pod is bound to it by hand for which there is no room.
     let mut by_hand = cpu("1");
     by_hand["nodeName"] = json!("n1");
@@ -151,6 +163,27 @@ fn pods_started_before_a_restart_are_counted_before_anything_is_admitted() {
     w.settle();
     let refused: Vec<_> = w.handed[&node_id(1)].refused.iter().map(|r| r.uid).collect();
     assert_eq!(refused, [w.uid("a-by-hand")]);
+}
+
+#[test]
+fn of_a_cell_that_speaks_late_those_started_are_counted_first() {
+    let mut w = World::new();
+    w.add_node(1, "2");
+    w.create("started", cpu("2"));
+    w.settle();
+    let uid = w.uid("started");
+    w.running.insert(uid);
+    let mut by_hand = cpu("1");
+    by_hand["nodeName"] = json!("n1");
+    w.create("a-by-hand", by_hand);
+    w.packets.clear();
+    w.start_worker(1);
+    w.lose = |p| matches!(p, Packet::ToLeader(..) | Packet::ToNode(_, ToNode::Assigned(_)));
+    w.pass(Worker::PATIENCE + SECOND);
+    w.lose = |_| false;
+    w.pass(Worker::AGAIN_MAX);
+    let refused: Vec<_> = w.handed[&node_id(1)].refused.iter().map(|r| r.uid).collect();
+    assert!(!refused.is_empty() && refused.iter().all(|r| *r == w.uid("a-by-hand")), "{refused:?}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use objects::kinds;
 use objects::request::{Body, Config as Settings, Options, Request, User, Verb};
 use objects::status::Status;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,6 +78,8 @@ pub(crate) struct World {
     pub(crate) nodes: BTreeMap<u8, Value>,
     pub(crate) workers: BTreeMap<NodeId, Worker>,
     pub(crate) handed: BTreeMap<NodeId, Handed>,
+    /// What the runtimes say they run when a node starts.
+    pub(crate) running: BTreeSet<Uid>,
     pub(crate) packets: VecDeque<Packet>,
     /// Asked for by the leader and not yet sent to the cell.
     pub(crate) asked: VecDeque<(ErrandId, Errand)>,
@@ -107,6 +109,7 @@ impl World {
             nodes: BTreeMap::new(),
             workers: BTreeMap::new(),
             handed: BTreeMap::new(),
+            running: BTreeSet::new(),
             packets: VecDeque::new(),
             asked: VecDeque::new(),
             hold_errands: false,
@@ -307,6 +310,7 @@ impl World {
         self.workers.insert(node_id(n), Worker::new(self.now));
         self.handed.insert(node_id(n), Handed::default());
         self.work(node_id(n), WorkerInput::Facts(facts));
+        self.work(node_id(n), WorkerInput::Found(self.running.clone()));
         self.work(node_id(n), WorkerInput::Cells(vec![("d".into(), id())]));
     }
 
