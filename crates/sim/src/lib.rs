@@ -16,6 +16,7 @@
 
 pub mod checks;
 pub mod client;
+pub mod host;
 pub mod keeper;
 pub mod ports;
 pub mod watcher;

@@ -17,4 +17,7 @@ pub enum Bug {
     ReadWithoutQuorum,
     /// One change in twenty is not handed to the watchers.
     EventLost,
+    /// A node is told that a pod is bound to it as soon as the binding is asked for: an award before its
+    /// commit.
+    AwardBeforeCommit,
 }

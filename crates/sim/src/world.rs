@@ -1,5 +1,7 @@
 //! The world of one run: what happens when, and to whom.
 
+mod scheduling;
+
 use crate::checks::acknowledged::Acknowledged;
 use crate::checks::applied::Applied;
 use crate::checks::election::Election;
@@ -22,6 +24,8 @@ use objects::request::{Config as Settings, Request, Verb};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+
+use scheduling::{Happening, Scene};
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
@@ -55,10 +59,14 @@ pub struct Counts {
     pub rewrites: u64,
     pub cuts: u64,
     pub steps: u64,
+    pub awards: u64,
+    pub started: u64,
+    pub refused_pods: u64,
+    pub node_crashes: u64,
 }
 
 impl Counts {
-    fn named(&self) -> [(&'static str, u64); 12] {
+    fn named(&self) -> [(&'static str, u64); 16] {
         [
             ("writes", self.writes),
             ("reads", self.reads),
@@ -72,6 +80,10 @@ impl Counts {
             ("rewrites", self.rewrites),
             ("cuts", self.cuts),
             ("steps", self.steps),
+            ("awards", self.awards),
+            ("pods started", self.started),
+            ("pods refused", self.refused_pods),
+            ("node crashes", self.node_crashes),
         ]
     }
 
@@ -89,6 +101,10 @@ impl Counts {
         self.rewrites += other.rewrites;
         self.cuts += other.cuts;
         self.steps += other.steps;
+        self.awards += other.awards;
+        self.started += other.started;
+        self.refused_pods += other.refused_pods;
+        self.node_crashes += other.node_crashes;
     }
 }
 
@@ -128,6 +144,7 @@ enum Event {
     Reconnect,
     Room { node: usize },
     Healed,
+    Pods(Happening),
 }
 
 #[derive(Clone)]
@@ -177,7 +194,12 @@ struct World {
     applied: Applied,
     register: Register,
     acknowledged: Acknowledged,
+    /// In some runs there are pods.
+    pods: Option<Scene>,
 }
+
+/// Every so manieth seed has pods.
+const WITH_PODS: u64 = 3;
 
 fn cell_id() -> CellId {
     CellId(Uid::from_chance(7))
@@ -195,8 +217,10 @@ fn root_bundle() -> Arc<Bundle> {
     let namespace = serde_json::json!({"apiVersion": "v1", "kind": "Namespace",
         "metadata": {"name": NAMESPACE, "uid": cell_id().to_string()},
         "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
-    let change = bundle::Change { storage: "Namespace", name: NAMESPACE, tree: Some(namespace) };
-    Arc::new(Bundle::default().with(Revision::from_u64(1 << 40).unwrap_or_default(), [change]))
+    let mut trees = scheduling::roles();
+    trees.push(("Namespace", NAMESPACE.to_owned(), namespace));
+    let changes = trees.iter().map(|(storage, name, t)| bundle::Change { storage, name, tree: Some(t.clone()) });
+    Arc::new(Bundle::default().with(Revision::from_u64(1 << 40).unwrap_or_default(), changes))
 }
 
 impl World {
@@ -241,6 +265,7 @@ impl World {
             applied: Applied::default(),
             register: Register::default(),
             acknowledged: Acknowledged::default(),
+            pods: seed.is_multiple_of(WITH_PODS).then(|| Scene::new(&chance)),
         }
     }
 
@@ -264,6 +289,7 @@ impl World {
         self.at(200 * MS, Event::Watch);
         self.at(SECOND, Event::Fault);
         self.at(HEALED, Event::Healed);
+        self.begin_pods()?;
         while let Some(entry) = self.queue.first_entry().filter(|e| e.key().0 <= END) {
             self.now = entry.key().0;
             let event = entry.remove();
@@ -271,6 +297,13 @@ impl World {
         }
         self.now = END;
         self.end()?;
+        self.end_pods()?;
+        if let Some(pods) = &self.pods {
+            self.counts.awards = pods.awards();
+            self.counts.started = pods.started;
+            self.counts.refused_pods = pods.refused;
+            self.counts.node_crashes = pods.crashes;
+        }
         self.counts.terms = self.election.terms() as u64;
         self.counts.events = self.watcher.told;
         self.counts.resumed = self.watcher.resumed;
@@ -323,6 +356,7 @@ impl World {
                 self.cut.clear();
                 Ok(())
             }
+            Event::Pods(happening) => self.happen_to_pods(happening),
             Event::Room { node } => self.tell(node, Input::Space { ample: true }),
             Event::Healed => {
                 self.faults = false;
@@ -372,6 +406,7 @@ impl World {
             return;
         }
         self.counts.crashes += 1;
+        self.unled(node);
         let keep = self.dice.disk.u64();
         self.keepers[node].crash(keep);
         if self.watcher.at.is_some_and(|a| a.0 == node) {
@@ -408,6 +443,9 @@ impl World {
         up.cell.check();
         let member = up.cell.member();
         self.applied.observe(node, member)?;
+        if let Some(pods) = &mut self.pods {
+            pods.observe(member)?;
+        }
         if member.replica().role() == raft::Role::Leader {
             self.election.leads(node, member.replica().term())?;
         }
@@ -482,13 +520,13 @@ impl World {
                 }
             }
             Effect::Leading(false) => {
+                self.unled(node);
                 // Half of the watchers stay where they are: a follower tells its changes as well.
                 if self.watcher.at.is_some_and(|a| a.0 == node) && self.dice.clients.below(2) == 0 {
                     self.watcher.end();
                 }
             }
-            // The simulated world has no controllers yet.
-            Effect::Committed { .. } => {}
+            Effect::Committed { term, objects, changes } => self.committed(node, term, objects, changes),
             Effect::Stopped { why } => return Err(Violation { checker: "invariant", what: why }),
             Effect::Leading(true)
             | Effect::Resume
@@ -650,6 +688,9 @@ impl World {
 
     fn reply(&mut self, node: usize, reply: Reply) -> Checked {
         let attempt = reply.to.0;
+        if self.answered_pods(attempt, &reply.outcome) {
+            return Ok(());
+        }
         if self.watcher.attempt == attempt {
             self.watcher.attempt = 0;
             match &reply.outcome {

@@ -11,7 +11,9 @@ fn a_smoke_of_seeds_is_clean() {
         all.add(&counts);
     }
     println!("{all}");
-    let happened = [all.writes, all.reads, all.refusals, all.retries, all.events, all.terms, all.crashes, all.resumed];
+    let cell = [all.writes, all.reads, all.refusals, all.retries, all.events, all.terms, all.crashes, all.resumed];
+    let pods = [all.awards, all.started, all.refused_pods, all.node_crashes];
+    let happened = [&cell[..], &pods[..]].concat();
     assert!(happened.iter().all(|n| *n > 0), "something never happened: {all}");
 }
 
@@ -35,6 +37,11 @@ fn an_acknowledgement_before_fsync_is_caught() {
 #[test]
 fn a_read_without_quorum_is_caught() {
     assert_eq!(caught(Bug::ReadWithoutQuorum, 10).unwrap().0, "register");
+}
+
+#[test]
+fn an_award_before_its_commit_is_caught() {
+    assert_eq!(caught(Bug::AwardBeforeCommit, 20).unwrap().0, "award");
 }
 
 #[test]

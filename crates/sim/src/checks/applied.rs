@@ -27,6 +27,8 @@ type Digest = (u64, Revision, usize, u64);
 #[derive(Default)]
 pub struct Applied {
     index: u64,
+    /// The revision of that state: other resources move it, too.
+    revision: Revision,
     digests: BTreeMap<u64, (usize, Digest)>,
     changes: Vec<Changed>,
     by_name: BTreeMap<String, Vec<(Revision, Option<String>)>>,
@@ -57,6 +59,7 @@ impl Applied {
         if index > self.index {
             self.index = index;
             self.extend(node, member)?;
+            self.revision = state.revision();
         }
         let digest = (term, state.revision(), state.len(), state.bytes());
         let (first, known) = *self.digests.entry(index).or_insert((node, digest));
@@ -69,7 +72,7 @@ impl Applied {
 
     fn extend(&mut self, node: usize, member: &Member) -> Checked {
         let history = member.cell().history();
-        let Ok(news) = history.since(RESOURCE.as_bytes(), self.last()) else {
+        let Ok(news) = history.since(RESOURCE.as_bytes(), self.revision) else {
             // It came here by a snapshot of a leader that has applied all of it and told nobody else.
             return Err(fails(format!("node {node} is ahead of everybody and does not know how it came there")));
         };

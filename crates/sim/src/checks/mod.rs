@@ -5,6 +5,7 @@
 
 pub mod acknowledged;
 pub mod applied;
+pub mod award;
 pub mod election;
 pub mod log;
 pub mod register;
