@@ -51,7 +51,8 @@ impl Network {
         if fs::read_to_string(&file).is_ok_and(|there| there == text) {
             return Ok(());
         }
-        // The runtime reads the directory whenever it changes: it must never see half a file.
+        // The runtime reads the directory when it changes, and must never see half a file. containerd 1.6 only
+        // notices that something in there lost its name: the new file must come from within.
         let next = conf_dir.join(".next");
         fs::write(&next, text)?;
         fs::rename(next, file)
@@ -84,6 +85,11 @@ impl Network {
         let list = json!({"cniVersion": "0.4.0", "name": self.bridge, "plugins": [bridge, portmap]});
         format!("{list:#}\n")
     }
+}
+
+/// Whether addresses of IPv6 can be given out: the kernel knows it, and nobody has switched it off.
+pub(crate) fn has_v6() -> bool {
+    fs::read_to_string("/proc/sys/net/ipv6/conf/all/disable_ipv6").is_ok_and(|v| v.trim() == "0")
 }
 
 /// Lets packets through this machine, as pods need it; what cannot be set is logged, since a machine may

@@ -91,7 +91,7 @@ pub struct Containerd {
 
 impl Drop for Containerd {
     fn drop(&mut self) {
-        self.keeper.abort();
+        self.leave();
     }
 }
 
@@ -109,8 +109,11 @@ impl Containerd {
         let config = Arc::new(config);
         let mut adopted = false;
         let mut process = None;
-        for found in process::find(&config.root) {
-            if found.config == laid_out && process.is_none() && answers(&config, ANSWERS_WITHIN, &found).await.is_ok() {
+        for mut found in process::find(&config.root) {
+            if found.config == laid_out
+                && process.is_none()
+                && answers(&config, ANSWERS_WITHIN, &mut found).await.is_ok()
+            {
                 tracing::info!(pid = found.pid(), "containerd runs already");
                 process = Some(found);
                 adopted = true;
@@ -138,6 +141,11 @@ impl Containerd {
         self.adopted
     }
 
+    /// Keeps it no more. It goes on.
+    pub fn leave(&self) {
+        self.keeper.abort();
+    }
+
     /// Ends containerd itself. Containers and their shims go on.
     pub async fn end(&self) {
         self.keeper.abort();
@@ -150,8 +158,8 @@ impl Containerd {
 /// Starts one and waits until it answers.
 async fn begin(config: &Config, binaries: &Binaries, laid_out: &Path) -> Result<Process, Error> {
     process::bound_log(&config.log());
-    let process = Process::spawn(config, binaries, laid_out)?;
-    match answers(config, ANSWERS_WITHIN, &process).await {
+    let mut process = Process::spawn(config, binaries, laid_out)?;
+    match answers(config, ANSWERS_WITHIN, &mut process).await {
         Ok(()) => Ok(process),
         Err(what) => {
             process.end().await;
@@ -161,7 +169,7 @@ async fn begin(config: &Config, binaries: &Binaries, laid_out: &Path) -> Result<
 }
 
 /// Waits until the CRI answers; says what became of it if it does not.
-async fn answers(config: &Config, within: Duration, process: &Process) -> Result<(), String> {
+async fn answers(config: &Config, within: Duration, process: &mut Process) -> Result<(), String> {
     let client = cri::Client::new(&config.socket());
     let until = Instant::now() + within;
     loop {

@@ -21,8 +21,16 @@ pub(super) struct Process {
     pid: i32,
     /// The configuration it was started with.
     pub(super) config: PathBuf,
-    /// Set if it is our child, who has to be reaped.
-    child: Option<Child>,
+    whose: Whose,
+}
+
+#[derive(Debug)]
+enum Whose {
+    /// Our child, who has to be reaped.
+    Ours(Child),
+    /// Found, with the moment at which it was started, by which it is told from another that has its number
+    /// later.
+    Found { started: u64 },
 }
 
 impl Process {
@@ -49,7 +57,7 @@ impl Process {
             .map_err(Error::io("start (by setsid)", &binaries.containerd))?;
         let pid = child.id().and_then(|id| i32::try_from(id).ok()).unwrap_or(0);
         tracing::info!(pid, program = %binaries.containerd.display(), "containerd started");
-        Ok(Process { pid, config: laid_out.to_owned(), child: Some(child) })
+        Ok(Process { pid, config: laid_out.to_owned(), whose: Whose::Ours(child) })
     }
 
     pub(super) fn pid(&self) -> i32 {
@@ -57,13 +65,17 @@ impl Process {
     }
 
     /// Whether it runs; one that has ended and was not reaped does not.
-    pub(super) fn runs(&self) -> bool {
-        config_of(self.pid).is_some_and(|c| c == self.config)
+    pub(super) fn runs(&mut self) -> bool {
+        match &mut self.whose {
+            // Its command line says nothing for a moment while it becomes containerd.
+            Whose::Ours(child) => matches!(child.try_wait(), Ok(None)),
+            Whose::Found { started } => started_at(self.pid) == Some(*started),
+        }
     }
 
     /// Waits until it has ended.
     pub(super) async fn ended(&mut self, socket: &Path) {
-        if let Some(child) = &mut self.child {
+        if let Whose::Ours(child) = &mut self.whose {
             let _ = child.wait().await;
             return;
         }
@@ -88,9 +100,6 @@ impl Process {
         while self.runs() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        if let Some(child) = &mut self.child {
-            let _ = child.wait().await;
-        }
     }
 }
 
@@ -101,7 +110,7 @@ pub(super) fn find(root: &Path) -> Vec<Process> {
     pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter_map(|pid: i32| Some((pid, config_of(pid).filter(|c| c.parent() == Some(root))?)))
         .filter(|(pid, _)| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok() == ours)
-        .map(|(pid, config)| Process { pid, config, child: None })
+        .filter_map(|(pid, config)| Some(Process { pid, config, whose: Whose::Found { started: started_at(pid)? } }))
         .collect()
 }
 
@@ -112,6 +121,15 @@ fn config_of(pid: i32) -> Option<PathBuf> {
     let at = words.iter().position(|w| w == "--config")?;
     let named = words[..at].iter().any(|w| Path::new(w.as_ref()).file_name().is_some_and(|n| n == "containerd"));
     named.then(|| words.get(at + 1).map(|w| PathBuf::from(w.as_ref())))?
+}
+
+/// When a process was started, in the kernel's ticks since the boot, if it has not ended (proc(5), stat:
+/// fields 3 and 22, after the name, which may hold anything).
+fn started_at(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") { None } else { fields.nth(18)?.parse().ok() }
 }
 
 /// Begins the log anew if it has grown too large. Whoever writes appends, so it may be cut under them.
@@ -141,4 +159,40 @@ pub(super) fn log_tail(log: &Path) -> String {
         Ok(lines[lines.len().saturating_sub(5)..].join("\n"))
     };
     read().unwrap_or_else(|e| format!("(cannot be read: {e})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_start_until_it_has_ended() {
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let started = started_at(pid).unwrap();
+        assert!(started >= started_at(i32::try_from(std::process::id()).unwrap()).unwrap());
+        child.kill().unwrap();
+        // It is a zombie before it is reaped.
+        while fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| !s.contains(") Z ")) {
+            std::thread::yield_now();
+        }
+        assert_eq!(started_at(pid), None);
+        child.wait().unwrap();
+        assert_eq!(started_at(pid), None);
+    }
+
+    #[test]
+    fn a_log_that_has_grown_is_begun_anew_once_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("containerd.log");
+        let mut writer = OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        std::io::Write::write_all(&mut writer, b"a little\n").unwrap();
+        bound_log(&log);
+        assert_eq!(log_tail(&log), "a little");
+        writer.set_len(LOG_MAX + 1).unwrap();
+        bound_log(&log);
+        std::io::Write::write_all(&mut writer, b"after\n").unwrap();
+        assert_eq!((fs::read(&log).unwrap(), log_tail(&log)), (b"after\n".to_vec(), "after".into()));
+        assert_eq!(fs::metadata(dir.path().join("containerd.log.1")).unwrap().len(), LOG_MAX + 1);
+    }
 }

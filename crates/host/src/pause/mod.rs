@@ -17,7 +17,7 @@ use futures_util::stream;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
@@ -28,8 +28,8 @@ pub const NAME: &str = "beemesh.local/pause:1";
 const NAMESPACE: &str = "k8s.io";
 /// How long a part may lie unreferenced while it is brought in.
 const LEASE: &str = "beemesh-pause";
-/// How long the CRI may take to notice an image.
-const NOTICED_WITHIN: Duration = Duration::from_secs(10);
+/// How long all of it may take, until the CRI has noticed the image.
+const TAKEN_WITHIN: Duration = Duration::from_secs(60);
 
 /// A part of the image: JSON or a tar.
 #[derive(Clone, Debug)]
@@ -107,6 +107,11 @@ impl Oci {
 /// # Errors
 /// What containerd said. Parts that came in are thrown away by its garbage collector.
 pub(crate) async fn import(channel: Channel, cri: &Client) -> Result<(), String> {
+    let late = |_| Err(format!("containerd did not take the image {NAME} within {TAKEN_WITHIN:?}"));
+    tokio::time::timeout(TAKEN_WITHIN, bring_in(channel, cri)).await.unwrap_or_else(late)
+}
+
+async fn bring_in(channel: Channel, cri: &Client) -> Result<(), String> {
     let told = |e: Status| format!("containerd did not take the image {NAME}: {e}");
     let arch = std::env::consts::ARCH;
     let image = Oci::of(arch).ok_or_else(|| {
@@ -139,13 +144,8 @@ pub(crate) async fn import(channel: Channel, cri: &Client) -> Result<(), String>
     }
     let _ = leases.delete(at_home(DeleteRequest { id: LEASE.into(), sync: false })).await;
 
-    let until = Instant::now() + NOTICED_WITHIN;
+    // The CRI hears of it as an event.
     while !has().await {
-        if Instant::now() > until {
-            return Err(format!(
-                "containerd took the image {NAME}, but its CRI does not see it after {NOTICED_WITHIN:?}"
-            ));
-        }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     Ok(())

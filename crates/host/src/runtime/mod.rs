@@ -78,7 +78,7 @@ impl Runtime {
     ///
     /// # Errors
     /// [`StartError`], a letter for the operator.
-    pub async fn start(config: Config) -> Result<Arc<Runtime>, StartError> {
+    pub async fn start(mut config: Config) -> Result<Arc<Runtime>, StartError> {
         let io = |operation, path: &Path| {
             let path = path.to_owned();
             move |cause| StartError::Io { operation, path, cause }
@@ -95,6 +95,9 @@ impl Runtime {
                 let binaries = Binaries::find().map_err(containerd::Error::from)?;
                 let mut own = containerd::Config::of(&data);
                 own.registries = config.registries;
+                if !cni::has_v6() && config.network.v6.take().is_some() {
+                    tracing::warn!("this machine has no IPv6: pods get IPv4 addresses only");
+                }
                 let written = config.network.write(&own.cni_conf, &data.join("cni/addresses"));
                 written.map_err(io("write the pods' network to", &own.cni_conf))?;
                 cni::forward_packets();
@@ -262,6 +265,15 @@ impl Runtime {
     pub async fn port_forward_url(&self, sandbox: &str, ports: &[u16]) -> Result<String, Failure> {
         let port = ports.iter().map(|p| i32::from(*p)).collect();
         self.client.port_forward_url(v1::PortForwardRequest { pod_sandbox_id: sandbox.to_owned(), port }).await
+    }
+
+    /// Stops telling what is seen, and keeping containerd. Containerd and containers go on, and are found
+    /// again by the next start.
+    pub fn close(&self) {
+        self.watcher.stop();
+        if let Some(containerd) = &self.containerd {
+            containerd.leave();
+        }
     }
 
     /// Ends our own containerd, too; containers go on, and nothing is told of them any more. What was asked

@@ -3,6 +3,7 @@
 use crate::node::{Node, ended, find, in_own_namespaces, is_running, until};
 use base::runtime::{Answer, HttpGet, Op, PortMapping, VolumeFile, VolumeKind, Why};
 use host::logs::Options;
+use host::runtime::Streams;
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
@@ -77,6 +78,16 @@ async fn a_pod_runs(node: Node) {
     assert_eq!(late.why, Why::TimedOut, "{}", late.message);
     let nobody = pod.try_exec("nobody", "true", Duration::from_secs(1)).await.unwrap_err();
     assert_eq!(nobody.why, Why::NotFound, "{}", nobody.message);
+
+    // Streams can be had at the runtime's own door, on this machine only.
+    let streams = Streams { stdout: true, ..Streams::default() };
+    for url in [
+        runtime.exec_url(&c, vec!["/bin/sh".into()], streams).await.unwrap(),
+        runtime.attach_url(&c, streams).await.unwrap(),
+        runtime.port_forward_url(&pod.id, &[8080]).await.unwrap(),
+    ] {
+        assert!(url.starts_with("http://127.0.0.1:"), "{url}");
+    }
 
     // A file changes under the container that reads it.
     pod.volume("secret", VolumeKind::Files(vec![file("password", "y", 0o400)])).await;

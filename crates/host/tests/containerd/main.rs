@@ -9,7 +9,9 @@
 mod node;
 
 mod a_pod;
+mod a_runtime_that_was_given;
 mod daemons_die;
+mod power_cut;
 mod pulls;
 mod services;
 mod several_containers;
