@@ -159,7 +159,8 @@ impl Pod {
     /// pod's status says of it until it is asked.
     fn first_probe(&self, now: Now, id: &str, container: &Tree, probe: &Tree, which: Which, since: Wall) -> Probe {
         let began = steady(now, since);
-        let told = self.told(container.text("name")).filter(|s| s.text("containerID").ends_with(id));
+        let ran = |s: &&Tree| s.text("containerID").ends_with(id) && s.at("state").has("running");
+        let told = self.told(container.text("name")).filter(ran);
         let was = |field: &str| told.and_then(|s| s.at(field).as_bool());
         let well = match which {
             Which::Startup => was("started").filter(|s| *s),

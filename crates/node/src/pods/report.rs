@@ -151,7 +151,8 @@ impl Pod {
                     let changed = changed_conditions(old, new);
                     hurried |= changed.iter().any(|c| {
                         let before = old.list("conditions").iter().find(|o| o.text("type") == c.text("type"));
-                        c.text("type") == "Ready" && before.is_none_or(|b| b.text("status") != c.text("status"))
+                        let before = before.map_or("False", |b| b.text("status"));
+                        c.text("type") == "Ready" && before != c.text("status")
                     });
                     if !changed.is_empty() {
                         patch[field] = changed.into();
@@ -159,7 +160,8 @@ impl Pod {
                 }
                 _ if alike(old.at(field), new.at(field)) => {}
                 "podIPs" | "hostIPs" => {
-                    hurried = true;
+                    // Nobody asks for the address of a pod that is still being made.
+                    hurried |= new.text("phase") != "Pending";
                     let mut all = new.list(field).to_vec();
                     if old.has(field) {
                         all.insert(0, json!({"$patch": "replace"}));
@@ -175,8 +177,13 @@ impl Pod {
                     patch[field] = value;
                 }
                 _ => {
-                    hurried |=
-                        !matches!(field, "message" | "observedGeneration") && matters(old.at(field), new.at(field));
+                    hurried |= match field {
+                        "phase" | "reason" => true,
+                        "containerStatuses" | "initContainerStatuses" | "ephemeralContainerStatuses" => {
+                            matters(old.at(field), new.at(field))
+                        }
+                        _ => false,
+                    };
                     patch[field] = new.at(field).clone();
                 }
             }
@@ -294,17 +301,24 @@ fn changed_conditions(old: &Tree, new: &Tree) -> Vec<Tree> {
         .collect()
 }
 
-/// Whether a change of a field is one that somebody waits for: anything but the words of a container that
-/// waits.
+/// Whether a change of containers' statuses is one that somebody waits for: not that one is being made,
+/// nor in other words why one waits.
 fn matters(old: &Tree, new: &Tree) -> bool {
-    let bare = |v: &Tree| -> Tree {
-        let mut v = v.clone();
-        for s in v.as_array_mut().into_iter().flatten() {
-            if let Some(waiting) = s.get_mut("state").and_then(|s| tree::existing(s, "waiting")) {
-                tree::remove(waiting, "message");
+    let told = |all: &Tree| -> Vec<Tree> {
+        let told = |s: &Tree| {
+            let waiting = s.at("state").at("waiting");
+            if waiting.is_null() {
+                return s.clone();
             }
-        }
-        v
+            let reason = match waiting.text("reason") {
+                "ContainerCreating" | "PodInitializing" => "",
+                other => other,
+            };
+            json!({"name": s.at("name"), "waits": reason, "last": s.at("lastState"), "restarts": s.at("restartCount")})
+        };
+        all.as_array().into_iter().flatten().map(told).collect()
     };
-    !alike(&bare(old), &bare(new))
+    let making = |s: &Tree| s["waits"] == "" && s["restarts"] == 0;
+    let (old, new) = (told(old), told(new));
+    if old.is_empty() { !new.iter().all(making) } else { !alike(&old.into(), &new.into()) }
 }

@@ -472,7 +472,7 @@ impl Pod {
                 }
             }
             other => {
-                let why = failure(other);
+                let why = plain(failure(other));
                 self.event(cx, name, Type::Warning, "Failed", &format!("Error: {why}"));
                 self.mark(cx, Expect::Anything);
                 self.fail_start("CreateContainerError", why, cx.now.mono + AGAIN);
@@ -488,10 +488,11 @@ impl Pod {
     fn was_started(&mut self, cx: &mut Cx<'_>, container: &Tree, id: String, result: Result<Answer, Failure>) {
         let name = container.text("name").to_owned();
         if let Err(e) = result {
-            self.event(cx, &name, Type::Warning, "Failed", &format!("Error: {}", e.message));
+            let why = plain(e.message);
+            self.event(cx, &name, Type::Warning, "Failed", &format!("Error: {why}"));
             self.mark(cx, Expect::Anything);
             // The container has most likely ended with a start error: its back-off says when to go on.
-            self.fail_start("RunContainerError", e.message, cx.now.mono + Duration::from_secs(1));
+            self.fail_start("RunContainerError", why, cx.now.mono + Duration::from_secs(1));
             return;
         }
         self.event(cx, &name, Type::Normal, "Started", "Container started");
@@ -531,6 +532,14 @@ fn path(result: Result<Answer, Failure>) -> Result<String, String> {
     match result {
         Ok(Answer::Path(path)) => Ok(path),
         other => Err(failure(other)),
+    }
+}
+
+/// A runtime's refusal without its gRPC code, as the kubelet tells of containers.
+fn plain(message: String) -> String {
+    match message.strip_prefix("rpc error: code = ").and_then(|rest| rest.split_once(" desc = ")) {
+        Some((_, why)) => why.to_owned(),
+        None => message,
     }
 }
 

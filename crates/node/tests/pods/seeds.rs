@@ -94,7 +94,8 @@ fn is_as_told(w: &World, seed: u64, name: &str, uid: &str) {
     let is = (pod["status"]["phase"].as_str().unwrap(), condition(&pod, "Ready"), runs);
     assert_eq!(is, want, "seed {seed}: {name}: {pod:#}");
     let sandboxes = w.rt.sandboxes.values().filter(|s| s.pod.uid == uid).count();
-    assert!(sandboxes <= 2, "seed {seed}: {name} has {sandboxes} sandboxes");
+    // The last dead container of each name keeps the sandbox it was in.
+    assert!(sandboxes <= 4, "seed {seed}: {name} has {sandboxes} sandboxes");
     let dead = w.rt.containers.len();
     assert!(dead <= 40, "seed {seed}: {dead} containers");
 }
