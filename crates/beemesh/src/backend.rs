@@ -1,6 +1,8 @@
 //! What stands behind the gateway: requests go to the cells they belong to, answers come back.
 
+use crate::driver::work::Work;
 use crate::driver::{Driver, Settled, clock};
+use crate::streams;
 use anyhow::Result;
 use api::catalogue::Catalogue;
 use api::port::{
@@ -12,6 +14,7 @@ use bytes::Bytes;
 use identity::{BoundObject, Identity, TokenRequest};
 use node::bundle::Bundle;
 use node::cell::{Opened, Outcome, Snapshot};
+use node::errand::{Answered, Errand};
 use node::gateway::{Next, Retry, home};
 use objects::decision::Token;
 use objects::kinds::{self, Kind};
@@ -29,6 +32,7 @@ use std::time::Duration;
 pub(crate) struct Node {
     driver: Arc<Driver>,
     identity: Arc<Identity>,
+    work: Arc<Work>,
     catalogue: Arc<Catalogue>,
     openapi_index: Vec<(String, String)>,
     openapi: Mutex<BTreeMap<String, Bytes>>,
@@ -36,15 +40,20 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(driver: Arc<Driver>, identity: Arc<Identity>, host: String) -> Node {
+    pub(crate) fn new(driver: Arc<Driver>, identity: Arc<Identity>, work: Arc<Work>, host: String) -> Node {
         let catalogue = Arc::new(Catalogue::new(kinds::KINDS.iter().filter(|k| k.served)));
         let openapi_index = openapi::index(&|k| k.served);
-        Node { driver, identity, catalogue, openapi_index, openapi: Mutex::default(), host }
+        Node { driver, identity, work, catalogue, openapi_index, openapi: Mutex::default(), host }
     }
 
     /// The machines.
-    pub(crate) fn driver(&self) -> &Driver {
+    pub(crate) fn driver(&self) -> &Arc<Driver> {
         &self.driver
+    }
+
+    /// The machines beside and below the cells.
+    pub(crate) fn work(&self) -> &Work {
+        &self.work
     }
 
     /// Who this node is.
@@ -52,12 +61,23 @@ impl Node {
         &self.identity
     }
 
-    /// A request of the node's own whose answer is one object.
-    pub(crate) async fn once(&self, request: Request) -> Result<objects::Tree, Refusal> {
-        match self.ask(request).await.outcome {
-            Outcome::Done(answer) => Ok(answer.payload.tree()),
-            other => Err(refusal(other)),
+    /// A request of the node's own: the object, or the list, as a tree.
+    pub(crate) async fn tree(&self, request: Request) -> Result<objects::Tree, Refusal> {
+        match self.answer(request).await? {
+            Reply::One(answer) => Ok(answer.payload.tree()),
+            Reply::List(list) => {
+                let items: Vec<objects::Tree> =
+                    list.items.filter_map(|bytes| serde_json::from_slice(&bytes).ok()).collect();
+                let revision = list.revision.get().to_string();
+                Ok(serde_json::json!({"metadata": {"resourceVersion": revision}, "items": items}))
+            }
         }
+    }
+
+    /// A request that a machine of this node makes in its own name.
+    pub(crate) async fn errand(&self, errand: &Errand) -> Answered {
+        let (id, uid, suffix) = self.driver.request_chance();
+        self.tree(errand.request(id, clock::wall(), uid, suffix)).await
     }
 
     /// Asks the cell a request belongs to, as often as it takes and may be repeated.
@@ -381,10 +401,16 @@ impl Backend for Node {
         Box::pin(self.open(request))
     }
 
-    fn connect(&self, request: Request, _ask: Connect) -> BoxFuture<'_, Result<Connected, Refusal>> {
+    fn connect(&self, request: Request, ask: Connect) -> BoxFuture<'_, Result<Connected, Refusal>> {
         Box::pin(async move {
-            let name = request.name.as_deref().unwrap_or_default();
-            Err(Box::new(Status::bad_request(format!("pod {name} does not run: this node has no container runtime"))))
+            let stream = match self.ask(request).await.outcome {
+                Outcome::Stream(stream) => stream,
+                other => return Err(refusal(other)),
+            };
+            let Some(runtime) = self.work.runtime() else {
+                return Err(Box::new(Status::unavailable("this node has no container runtime (yet): it runs no pods")));
+            };
+            streams::connect(runtime, &stream.object.tree(), ask).await
         })
     }
 

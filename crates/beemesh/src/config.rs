@@ -21,6 +21,8 @@ pub(crate) struct Config {
     pub(crate) kubeconfig: Option<PathBuf>,
     /// Who runs pods.
     pub(crate) pods: Pods,
+    /// Where images of a registry are pulled from: its host name, and the URL asked instead.
+    pub(crate) mirrors: Vec<(String, String)>,
     /// The trust domain asked for at founding.
     pub(crate) trust_domain: Option<String>,
 }
@@ -65,6 +67,19 @@ impl Config {
             (None, Runtime::Containerd) => Pods::Containerd,
             (None, Runtime::None) => Pods::None,
         };
+        if pods == Pods::Containerd && !nix::unistd::geteuid().is_root() {
+            bail!(
+                "running pods needs root: run beemesh as root, or give --runtime none for a node that keeps cells and serves the API only"
+            );
+        }
+        let mut mirrors = Vec::new();
+        for m in &up.mirrors {
+            let (host, url) = m.split_once('=').unwrap_or_default();
+            if host.is_empty() || !(url.starts_with("http://") || url.starts_with("https://")) {
+                bail!("--registry-mirror {m:?}: expected HOST=URL, such as docker.io=http://10.0.0.1:5000");
+            }
+            mirrors.push((host.to_owned(), url.trim_end_matches('/').to_owned()));
+        }
         Ok(Config {
             data: data_dir(up.data.as_deref())?,
             api: up.api,
@@ -72,6 +87,7 @@ impl Config {
             labels,
             kubeconfig: up.kubeconfig,
             pods,
+            mirrors,
             trust_domain: up.trust_domain,
         })
     }

@@ -9,7 +9,10 @@ mod files;
 mod kubeconfig;
 mod mesh;
 mod metrics;
+mod node_object;
+mod pods;
 mod register;
+mod streams;
 mod up;
 
 use clap::{CommandFactory, Parser};
@@ -47,7 +50,6 @@ fn run(args: Args) -> anyhow::Result<()> {
                 .with_writer(std::io::stderr)
                 .init();
             let config = config::Config::new(*up)?;
-            up::check_pods(&config.pods)?;
             up::run(config)
         }
         Command::Status(show) => cli::show::status(&show),

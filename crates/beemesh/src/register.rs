@@ -1,15 +1,12 @@
 //! The node's own Node object: made when the registry takes writes, kept true afterwards.
-//!
-//! What other hands put there (labels, taints, unschedulable, extended resources) is adopted and never
-//! overwritten.
 
 use crate::backend::{Node, system};
-use crate::config::{Config, Pods};
+use crate::config::Config;
 use crate::driver::clock;
+use crate::node_object::{self, Facts, architecture, pod_networks};
 use objects::Tree;
 use objects::kinds;
 use objects::request::{Body, Options, Request, Verb};
-use serde_json::json;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,43 +15,115 @@ use tokio::sync::watch;
 /// How often the node looks whether its object is still true.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// Keeps the Node object until stopped.
-pub(crate) async fn run(config: Config, backend: Arc<Node>, mut stopped: watch::Receiver<bool>) {
+/// What the container runtime says of itself: nothing while it does not answer.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(crate) struct RuntimeFacts {
+    /// `containerd://1.6.20`.
+    pub(crate) version: Option<String>,
+    /// Names and bytes of its images.
+    pub(crate) images: Vec<(Vec<String>, u64)>,
+}
+
+/// Keeps the Node object until stopped; sends the pods' networks once they are known.
+pub(crate) async fn run(
+    config: Config,
+    backend: Arc<Node>,
+    mut runtime: watch::Receiver<RuntimeFacts>,
+    registered: watch::Sender<Option<Tree>>,
+    mut stopped: watch::Receiver<bool>,
+) {
     loop {
-        if let Err(why) = once(&config, &backend).await {
-            tracing::warn!(node = %config.name, %why, "the Node object could not be brought up to date; trying again");
+        let facts = facts(&config, &runtime.borrow_and_update().clone());
+        match once(&config, &backend, &facts).await {
+            Ok(node) => {
+                backend.work().heard();
+                registered.send_if_modified(|known| {
+                    let new = known.as_ref() != Some(&node);
+                    *known = Some(node);
+                    new
+                });
+            }
+            Err(why) => {
+                tracing::warn!(node = %config.name, %why, "the Node object could not be brought up to date; trying again");
+            }
         }
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
+            Ok(()) = runtime.changed() => {}
             _ = stopped.changed() => return,
         }
     }
 }
 
-async fn once(config: &Config, backend: &Node) -> Result<(), String> {
+fn facts(config: &Config, runtime: &RuntimeFacts) -> Facts {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let os = read("/etc/os-release");
+    let pretty = os.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux").trim_matches('"');
+    let disk = nix::sys::statvfs::statvfs(&config.data).ok();
+    let disk_bytes = disk.map_or(0, |d| d.blocks() * d.fragment_size());
+    let disk_free = disk.map_or(u64::MAX, |d| d.blocks_available() * d.fragment_size());
+    let mut pressure = Vec::new();
+    // The kubelet's own thresholds (eviction signals nodefs.available and memory.available).
+    if disk_free < disk_bytes / 10 {
+        pressure.push(("DiskPressure", format!("{} MiB of the disk are free", disk_free >> 20)));
+    }
+    if let Some(free) = meminfo("MemAvailable:").filter(|kib| *kib < 100 << 10) {
+        pressure.push(("MemoryPressure", format!("{} MiB of memory are available", free >> 10)));
+    }
+    Facts {
+        cpus: std::thread::available_parallelism().map_or(1, usize::from),
+        memory_kib: meminfo("MemTotal:").unwrap_or(0),
+        disk_bytes,
+        addresses: addresses(),
+        runtime: runtime.version.clone(),
+        images: runtime.images.clone(),
+        info: vec![
+            ("machineID", read("/etc/machine-id")),
+            ("systemUUID", read("/sys/class/dmi/id/product_uuid")),
+            ("bootID", read("/proc/sys/kernel/random/boot_id")),
+            ("kernelVersion", read("/proc/sys/kernel/osrelease")),
+            ("osImage", pretty.to_owned()),
+            ("kubeletVersion", crate::backend::version().git_version),
+            ("kubeProxyVersion", String::new()),
+            ("operatingSystem", "linux".to_owned()),
+            ("architecture", architecture().to_owned()),
+        ],
+        pressure,
+    }
+}
+
+/// All Nodes there are.
+async fn nodes(config: &Config, backend: &Node) -> Result<Vec<Tree>, String> {
+    let list = ask(config, backend, Verb::List, "", Body::None).await.map_err(|e| e.1)?;
+    Ok(list["items"].as_array().cloned().unwrap_or_default())
+}
+
+async fn once(config: &Config, backend: &Node, facts: &Facts) -> Result<Tree, String> {
+    let id = backend.identity().node_id();
     let have = match ask(config, backend, Verb::Get, "", Body::None).await {
         Ok(tree) => tree,
         Err((404, _)) => {
-            let body = Body::Object { tree: fresh(config), strict: Vec::new() };
+            let nodes = nodes(config, backend).await?;
+            let domain = backend.identity().trust_domain().to_string();
+            let cidrs = pod_networks(&domain, id, &nodes);
+            let body = Body::Object { tree: node_object::fresh(config, id, &cidrs), strict: Vec::new() };
             ask(config, backend, Verb::Create, "", body).await.map_err(|e| e.1)?
         }
         Err((_, why)) => return Err(why),
     };
     let mut want = have.clone();
-    for (k, v) in labels(config) {
-        want["metadata"]["labels"][k] = json!(v);
-    }
+    node_object::own(config, id, &[], &mut want);
     if want != have {
         let body = Body::Object { tree: want.clone(), strict: Vec::new() };
         want = ask(config, backend, Verb::Update, "", body).await.map_err(|e| e.1)?;
     }
     let mut with_status = want.clone();
-    status(config, &mut with_status["status"]);
+    node_object::status(config, facts, clock::wall(), &mut with_status["status"]);
     if with_status != want {
         let body = Body::Object { tree: with_status, strict: Vec::new() };
-        ask(config, backend, Verb::Update, "status", body).await.map_err(|e| e.1)?;
+        want = ask(config, backend, Verb::Update, "status", body).await.map_err(|e| e.1)?;
     }
-    Ok(())
+    Ok(want)
 }
 
 async fn ask(config: &Config, backend: &Node, verb: Verb, sub: &str, body: Body) -> Result<Tree, (u16, String)> {
@@ -67,105 +136,24 @@ async fn ask(config: &Config, backend: &Node, verb: Verb, sub: &str, body: Body)
         verb,
         kind,
         namespace: None,
-        name: (verb != Verb::Create).then(|| config.name.as_str().into()),
+        name: (!matches!(verb, Verb::Create | Verb::List)).then(|| config.name.as_str().into()),
         subresource: sub.into(),
         options: Options { field_manager: "beemesh".into(), ..Options::default() },
         body,
         uid,
         suffix,
     };
-    backend.once(request).await.map_err(|s| (s.code, s.message))
+    backend.tree(request).await.map_err(|s| (s.code, s.message))
 }
 
-fn fresh(config: &Config) -> Tree {
-    let mut node =
-        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": config.name, "labels": {}}, "spec": {}});
-    for (k, v) in labels(config) {
-        node["metadata"]["labels"][k] = json!(v);
-    }
-    if config.pods == Pods::None {
-        node["spec"]["taints"] = json!([{"key": "beemesh.io/no-runtime", "effect": "NoSchedule"}]);
-    }
-    node
+/// All memory of the machine.
+pub(crate) fn memory_bytes() -> u64 {
+    meminfo("MemTotal:").unwrap_or(0) << 10
 }
 
-fn labels(config: &Config) -> Vec<(String, String)> {
-    let arch = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    let mut all = vec![
-        ("kubernetes.io/hostname".to_owned(), config.name.clone()),
-        ("kubernetes.io/os".to_owned(), "linux".to_owned()),
-        ("kubernetes.io/arch".to_owned(), arch.to_owned()),
-    ];
-    all.extend(config.labels.clone());
-    all
-}
-
-/// Brings the status up to date; what is already true stays to the letter.
-fn status(config: &Config, status: &mut Tree) {
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let memory_kib = memory_kib().unwrap_or(0);
-    let pods = if config.pods == Pods::None { "0" } else { "110" };
-    for list in ["capacity", "allocatable"] {
-        status[list]["cpu"] = json!(cpus.to_string());
-        status[list]["memory"] = json!(format!("{memory_kib}Ki"));
-        status[list]["pods"] = json!(pods);
-    }
-    let mut found: Vec<Tree> =
-        addresses().into_iter().map(|a| json!({"type": "InternalIP", "address": a.to_string()})).collect();
-    found.push(json!({"type": "Hostname", "address": config.name}));
-    status["addresses"] = Tree::Array(found);
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
-    let os = read("/etc/os-release");
-    let pretty = os.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux").trim_matches('"');
-    let info = &mut status["nodeInfo"];
-    for (field, value) in [
-        ("machineID", read("/etc/machine-id")),
-        ("systemUUID", read("/sys/class/dmi/id/product_uuid")),
-        ("bootID", read("/proc/sys/kernel/random/boot_id")),
-        ("kernelVersion", read("/proc/sys/kernel/osrelease")),
-        ("osImage", pretty.to_owned()),
-        ("containerRuntimeVersion", String::new()),
-        ("kubeletVersion", crate::backend::version().git_version),
-        ("kubeProxyVersion", String::new()),
-        ("operatingSystem", "linux".to_owned()),
-        ("architecture", labels(config)[2].1.clone()),
-    ] {
-        info[field] = json!(value);
-    }
-    let (reason, message) = match config.pods {
-        Pods::None => ("NoRuntime", "the node keeps cells and serves the API, and runs no pods"),
-        _ => ("NodeReady", "the node takes pods"),
-    };
-    let ready = json!({"type": "Ready", "status": "True", "reason": reason, "message": message});
-    let now = clock::wall().rfc3339();
-    let conditions = match status["conditions"].as_array_mut() {
-        Some(c) => c,
-        None => {
-            status["conditions"] = json!([]);
-            let Some(c) = status["conditions"].as_array_mut() else { return };
-            c
-        }
-    };
-    let old = conditions.iter().position(|c| c["type"] == "Ready");
-    let same = old.and_then(|i| conditions.get(i)).is_some_and(|c| c["status"] == "True" && c["reason"] == reason);
-    if !same {
-        let mut c = ready;
-        c["lastHeartbeatTime"] = json!(now);
-        c["lastTransitionTime"] = json!(now);
-        if let Some(i) = old {
-            conditions.remove(i);
-        }
-        conditions.push(c);
-    }
-}
-
-fn memory_kib() -> Option<u64> {
+fn meminfo(line: &str) -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
-    info.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.trim().parse().ok())
+    info.lines().find_map(|l| l.strip_prefix(line)?.trim().strip_suffix(" kB")?.trim().parse().ok())
 }
 
 /// This machine's addresses other machines may reach it at.

@@ -3,10 +3,12 @@
 use crate::admin;
 use crate::backend::Node;
 use crate::cli::exit::{Coded, Exit};
-use crate::config::{Config, Pods};
+use crate::config::Config;
+use crate::driver::work::{About, Work};
 use crate::driver::{Driver, Founding, clock};
 use crate::kubeconfig::{self, Access};
-use crate::{files, mesh, register};
+use crate::register::RuntimeFacts;
+use crate::{files, mesh, pods, register};
 use agree::log::{self, Command, Log, Notice};
 use anyhow::{Context, Result, bail};
 use api::server::{self, Limits};
@@ -51,7 +53,7 @@ pub(crate) fn run(config: Config) -> Result<()> {
     let (identity, founding, first) = found_or_resume(&config, &recovered, &mut ids)?;
     let identity = Arc::new(identity);
     let settings = Settings { issuer: identity.tokens().issuer().into(), ..Settings::default() };
-    let driver = Driver::new(founding, settings, identity.bundle_pem(), chance.stream("driver"));
+    let driver = Driver::new(founding, settings.clone(), identity.bundle_pem(), chance.stream("driver"));
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     let listener = runtime
@@ -73,14 +75,27 @@ pub(crate) fn run(config: Config) -> Result<()> {
             news.told(notice);
         }
     })?;
-    driver.start(move |command| drop(handle.send_waiting(command)), cells, first)?;
+    let about = About {
+        node: identity.node_id(),
+        name: config.name.as_str().into(),
+        registry: founding.registry,
+        ca_pem: identity.bundle_pem().into(),
+        settings: Arc::new(settings.clone()),
+        api_port: api.port(),
+    };
+    let work = Work::new(about, runtime.handle().clone(), chance.stream("work"));
+    let backend = Arc::new(Node::new(driver.clone(), identity.clone(), work.clone(), api.to_string()));
+    work.errands().through(Arc::downgrade(&backend));
+    work.start()?;
+    driver.start(move |command| drop(handle.send_waiting(command)), work.clone(), cells, first)?;
 
-    let result = runtime.block_on(serve(&config, api, listener, identity, driver.clone()));
+    let result = runtime.block_on(serve(&config, api, listener, identity, backend, work.clone()));
     // Everything acknowledged is durable already; closing in order lets the next start tell damage from
     // an end.
     let _ = closing.send_waiting(Command::Close);
     let _ = on_closed.recv_timeout(Duration::from_secs(10));
     driver.stop();
+    work.stop();
     drop(store);
     result
 }
@@ -91,8 +106,10 @@ async fn serve(
     api: SocketAddr,
     listener: tokio::net::TcpListener,
     identity: Arc<Identity>,
-    driver: Arc<Driver>,
+    backend: Arc<Node>,
+    work: Arc<Work>,
 ) -> Result<()> {
+    let driver = backend.driver().clone();
     let (stop, stopped) = watch::channel(false);
     let names = names(config, api);
     let founding = driver.founding();
@@ -101,10 +118,12 @@ async fn serve(
 
     let url = format!("https://{}", SocketAddr::new(dialled(api.ip()), api.port()));
     let kubeconfig = write_kubeconfigs(config, &url, &identity)?;
-    let backend = Arc::new(Node::new(driver.clone(), identity.clone(), api.to_string()));
     let gateway = tokio::spawn(server::serve(listener, tls, backend.clone(), Limits::default(), stopped.clone()));
     let admin = admin::serve(&config.data, driver.clone(), backend.clone(), api, config.name.clone(), stopped.clone())?;
-    let registered = tokio::spawn(register::run(config.clone(), backend, stopped.clone()));
+    let (runtime_is, runtime_facts) = watch::channel(RuntimeFacts::default());
+    let (node_is, node) = watch::channel(None);
+    let registered = tokio::spawn(register::run(config.clone(), backend, runtime_facts, node_is, stopped.clone()));
+    let pods = tokio::spawn(pods::run(config.clone(), api, work, node, runtime_is, stopped.clone()));
     let renewed = tokio::spawn(renew(upkeep, stopped.clone()));
     let marks = tokio::spawn(mark(driver.clone(), stopped));
 
@@ -123,7 +142,7 @@ async fn serve(
     tracing::info!("stopping");
     let _ = stop.send(true);
     let _ = gateway.await;
-    for task in [registered, renewed, marks, admin] {
+    for task in [registered, pods, renewed, marks, admin] {
         task.abort();
     }
     Ok(())
@@ -301,14 +320,4 @@ fn fill_with_chance(seed: &mut [u8; 32]) -> Result<()> {
     use std::io::Read;
     let mut source = std::fs::File::open("/dev/urandom").context("opening /dev/urandom")?;
     source.read_exact(seed).context("reading /dev/urandom")
-}
-
-/// Whether this node is to run pods, as far as this release can.
-pub(crate) fn check_pods(pods: &Pods) -> Result<()> {
-    match pods {
-        Pods::None => Ok(()),
-        Pods::Containerd | Pods::Cri(_) => {
-            bail!("this release keeps cells and serves the API; it does not run pods yet. Start it with --runtime none")
-        }
-    }
 }

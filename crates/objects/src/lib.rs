@@ -16,6 +16,7 @@ pub mod kinds;
 pub mod openapi;
 mod owned;
 pub mod patch;
+pub mod pod_stream;
 pub mod rbac;
 pub mod read;
 pub mod record;

@@ -75,12 +75,15 @@ async fn outcome(error: Stream, version: u8, connection: Connection) -> Tree {
     let failure = |message: String| json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "InternalError", "message": message, "code": 500});
     let success = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
     match read {
-        Err(e) => failure(format!("the container runtime went away before the process was over: {e}")),
+        // A server may hang up as soon as it has said how the process ended.
+        Err(e) if text.is_empty() => {
+            failure(format!("the container runtime went away before the process was over: {e}"))
+        }
         Ok(_) if text.is_empty() => success,
-        Ok(_) if version >= 4 => {
+        _ if version >= 4 => {
             serde_json::from_slice(&text).unwrap_or_else(|_| failure(String::from_utf8_lossy(&text).into_owned()))
         }
-        Ok(_) => failure(String::from_utf8_lossy(&text).into_owned()),
+        _ => failure(String::from_utf8_lossy(&text).into_owned()),
     }
 }
 

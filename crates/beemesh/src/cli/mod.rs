@@ -57,12 +57,15 @@ pub(crate) struct Up {
     /// Write the administrator's kubeconfig here as well, and leave ~/.kube/config alone
     #[arg(long, value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,
-    /// Use the container runtime at this CRI socket; refused by this release
+    /// Use the container runtime at this CRI socket instead of a containerd of our own
     #[arg(long, value_name = "SOCKET", conflicts_with = "runtime")]
     pub(crate) cri: Option<PathBuf>,
-    /// Who runs pods: this release keeps cells and serves the API, and runs none
-    #[arg(long, value_enum, default_value_t = Runtime::None)]
+    /// Who runs pods: a containerd of our own (as root), or nobody
+    #[arg(long, value_enum, default_value_t = Runtime::Containerd)]
     pub(crate) runtime: Runtime,
+    /// Pull images of a registry from elsewhere, http:// included: docker.io=http://10.0.0.1:5000; may be given often
+    #[arg(long = "registry-mirror", value_name = "HOST=URL", conflicts_with = "cri")]
+    pub(crate) mirrors: Vec<String>,
     /// The mesh's trust domain, when founding [default: drawn]
     #[arg(long, value_name = "DOMAIN")]
     pub(crate) trust_domain: Option<String>,
@@ -70,9 +73,9 @@ pub(crate) struct Up {
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Runtime {
-    /// A containerd of our own; refused by this release
+    /// A containerd of our own, supervised by beemesh; its containers outlive it
     Containerd,
-    /// No pods: works without root
+    /// Nobody: the node keeps cells and serves the API; works without root
     None,
 }
 

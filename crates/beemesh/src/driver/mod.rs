@@ -4,9 +4,11 @@
 //! goes to the log's thread; what became durable comes back from it and is stepped there.
 
 pub(crate) mod clock;
+pub(crate) mod errands;
 pub(crate) mod fanout;
 pub(crate) mod seat;
 pub(crate) mod timers;
+pub(crate) mod work;
 
 use agree::log::{Command, Notice, Persist, Refusal, Space};
 use api::port::Event;
@@ -20,9 +22,10 @@ use objects::request::{Config as Settings, Request};
 use seat::{Machine, Seat, World};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use timers::Timers;
 use tokio::sync::{mpsc, oneshot, watch};
+use work::Work;
 
 impl Machine for Cell {
     type Input = Input;
@@ -71,6 +74,9 @@ pub(crate) struct Driver {
     bundle_pem: Arc<str>,
     log: OnceLock<Box<dyn Fn(Command) + Send + Sync>>,
     cells: RwLock<BTreeMap<CellId, Arc<Seat<Cell>>>>,
+    roles: RwLock<BTreeMap<CellId, Role>>,
+    /// What works on what cells hold.
+    work: OnceLock<Arc<Work>>,
     callers: Mutex<HashMap<ReplyTo, Caller>>,
     next_reply: AtomicU64,
     bundle: ArcSwap<Bundle>,
@@ -97,6 +103,8 @@ impl Driver {
             bundle_pem: bundle_pem.into(),
             log: OnceLock::new(),
             cells: RwLock::default(),
+            roles: RwLock::default(),
+            work: OnceLock::new(),
             callers: Mutex::default(),
             next_reply: AtomicU64::new(1),
             bundle: ArcSwap::default(),
@@ -126,11 +134,15 @@ impl Driver {
     pub(crate) fn start(
         self: &Arc<Self>,
         log: impl Fn(Command) + Send + Sync + 'static,
+        work: Arc<Work>,
         recovered: BTreeMap<CellId, Found>,
         first: Genesis,
     ) -> anyhow::Result<()> {
         if self.log.set(Box::new(log)).is_err() {
             anyhow::bail!("the driver was started twice");
+        }
+        if self.work.set(work).is_err() {
+            anyhow::bail!("the driver was given its work twice");
         }
         *lock(&self.recovered) = recovered;
         let me = self.clone();
@@ -155,12 +167,12 @@ impl Driver {
 
     /// The seat of a cell kept here.
     pub(crate) fn cell(&self, id: CellId) -> Option<Arc<Seat<Cell>>> {
-        self.cells.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        read(&self.cells).get(&id).cloned()
     }
 
     /// All cells kept here.
     pub(crate) fn all(&self) -> Vec<Arc<Seat<Cell>>> {
-        self.cells.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        read(&self.cells).values().cloned().collect()
     }
 
     /// Wakes whenever a cell gains or loses its leader here, or the bundle changes.
@@ -270,7 +282,7 @@ impl Driver {
             return Ok(());
         }
         let found = lock(&self.recovered).get(&id).cloned();
-        let config = Config::new(id, role, self.settings.clone());
+        let config = Config::new(id, role.clone(), self.settings.clone());
         let chance = lock(&self.chance).stream(&id.to_string());
         let cell = match Cell::new(config, found, self.bundle(), genesis, &chance, clock::now()) {
             Ok(cell) => cell,
@@ -281,11 +293,14 @@ impl Driver {
             }
         };
         lock(&self.recovered).remove(&id);
+        write(&self.roles).insert(id, role);
         let seat = Seat::new(id, cell, self.clone() as Arc<dyn World<Cell>>, INBOX);
-        self.cells.write().unwrap_or_else(PoisonError::into_inner).insert(id, seat.clone());
+        write(&self.cells).insert(id, seat.clone());
         if !self.has_space() {
             seat.post(Input::Space { ample: false });
         }
+        // Root may have told of a newer bundle while this cell was being made.
+        seat.post(Input::Bundle(self.bundle()));
         seat.post(Input::Tick);
         let asked: Vec<_> = lock(&self.parked).extract_if(.., |(cell, ..)| *cell == id).collect();
         for (_, _, input) in asked {
@@ -302,6 +317,9 @@ impl Driver {
             return;
         }
         self.bundle.store(bundle.clone());
+        if let Some(work) = self.work.get() {
+            work.bundle_is(bundle);
+        }
         let named: BTreeMap<CellId, Arc<str>> = bundle.cells().into_iter().map(|(n, c)| (c, n)).collect();
         for seat in self.all() {
             let id = seat.id();
@@ -339,7 +357,11 @@ impl Driver {
     }
 
     fn unseat(&self, id: CellId) {
-        self.cells.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        write(&self.cells).remove(&id);
+        write(&self.roles).remove(&id);
+        if let Some(work) = self.work.get() {
+            work.gone(id);
+        }
         self.timers.set(id, None);
         lock(&self.fanouts).retain(|(cell, _), _| *cell != id);
         let waiting: Vec<Caller> = lock(&self.callers).extract_if(|_, c| c.cell == id).map(|(_, c)| c).collect();
@@ -443,8 +465,12 @@ impl World<Cell> for Driver {
                         }
                     }
                 }
-                // No machine of the leader's works on it yet.
-                Effect::Committed { .. } => {}
+                Effect::Committed { term, objects, changes } => {
+                    let role = read(&self.roles).get(&id).cloned();
+                    if let (Some(work), Some(role)) = (self.work.get(), role) {
+                        work.committed(id, &role, term, objects, changes);
+                    }
+                }
                 Effect::Replaced => lock(&self.fanouts).retain(|(cell, _), _| *cell != id),
                 Effect::Stopped { why } => {
                     tracing::error!(
@@ -453,6 +479,9 @@ impl World<Cell> for Driver {
                 }
                 Effect::Leading(leads) => {
                     tracing::debug!(cell = %id, leads, "leadership");
+                    if let Some(work) = self.work.get().filter(|_| !leads) {
+                        work.over(id);
+                    }
                     self.changed.send_modify(|n| *n += 1);
                 }
             }
@@ -478,4 +507,12 @@ impl Drop for Place<'_> {
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read<T>(l: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    l.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(l: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    l.write().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,0 +1,502 @@
+//! The machines that work on what cells hold: controllers and scheduling beside each cell that leads here,
+//! and this node's own half of both, which bids for pods and runs them.
+//!
+//! They are linked by messages only. On a mesh of one a message to another node is a message to this one;
+//! nothing goes past it.
+
+use super::clock;
+use super::errands::Errands;
+use super::seat::{Machine, Seat, World};
+use super::timers::Timers;
+use base::runtime::{Failure, Op, Seen, Why};
+use base::{CellId, Chance, NodeId, Now, Time, Uid};
+use host::runtime::Runtime;
+use node::bundle::Bundle;
+use node::cell::{Change, Objects, Role};
+use node::controllers::{self, Controllers};
+use node::pods::{self, Pods};
+use node::scheduling::{self, Candidate, Leader, Worker};
+use objects::Tree;
+use objects::request::Config as Settings;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use tokio::runtime::Handle;
+
+/// How many refusable inputs an inbox holds; all that these machines are told must arrive.
+const INBOX: usize = 1024;
+
+/// What a node object is stored as.
+const NODE: &str = "Node";
+
+/// Whose deadline it is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Who {
+    Controllers(CellId),
+    Scheduling(CellId),
+    Worker,
+    Pods,
+}
+
+macro_rules! machine {
+    ($machine:ty, $input:ty, $effect:ty) => {
+        impl Machine for $machine {
+            type Input = $input;
+            type Effect = $effect;
+            type Id = Who;
+            fn step(&mut self, now: Now, input: Self::Input, effects: &mut Vec<Self::Effect>) {
+                <$machine>::step(self, now, input, effects);
+            }
+            fn next_deadline(&self) -> Option<Time> {
+                <$machine>::next_deadline(self)
+            }
+            fn check(&self) {
+                <$machine>::check(self);
+            }
+        }
+    };
+}
+machine!(Controllers, controllers::Input, controllers::Effect);
+machine!(Leader, scheduling::LeaderInput, scheduling::LeaderEffect);
+machine!(Worker, scheduling::WorkerInput, scheduling::WorkerEffect);
+machine!(Pods, pods::Input, pods::Effect);
+
+/// What works beside a cell that leads here.
+struct Leading {
+    term: u64,
+    controllers: Arc<Seat<Controllers>>,
+    /// Only a namespace has pods.
+    scheduling: Option<Arc<Seat<Leader>>>,
+}
+
+/// What these machines are told of the node and its mesh.
+pub(crate) struct About {
+    /// The node.
+    pub(crate) node: NodeId,
+    /// Its name.
+    pub(crate) name: Arc<str>,
+    /// The cell that has the Nodes.
+    pub(crate) registry: CellId,
+    /// What clients verify the API with, as PEM.
+    pub(crate) ca_pem: Arc<str>,
+    /// Settings of the mesh that decisions depend on.
+    pub(crate) settings: Arc<Settings>,
+    /// The port of the Kubernetes API.
+    pub(crate) api_port: u16,
+}
+
+/// All of them.
+pub(crate) struct Work {
+    me: Weak<Work>,
+    node: NodeId,
+    name: Arc<str>,
+    registry: CellId,
+    ca_pem: Arc<str>,
+    settings: Arc<Settings>,
+    /// The port all gateways listen on.
+    api_port: u16,
+    gateways: Mutex<Vec<IpAddr>>,
+    errands: Errands,
+    handle: Handle,
+    leading: RwLock<BTreeMap<CellId, Leading>>,
+    candidates: Mutex<Arc<[Candidate]>>,
+    bundle: Mutex<Arc<Bundle>>,
+    /// Absent without a runtime: such a node bids for nothing.
+    worker: OnceLock<Arc<Seat<Worker>>>,
+    pods: OnceLock<Arc<Seat<Pods>>>,
+    runtime: OnceLock<Arc<Runtime>>,
+    timers: Arc<Timers<Who>>,
+    chance: Mutex<Chance>,
+}
+
+impl Work {
+    /// Machines of this node, none of them at work yet.
+    pub(crate) fn new(about: About, handle: Handle, chance: Chance) -> Arc<Work> {
+        let About { node, name, registry, ca_pem, settings, api_port } = about;
+        Arc::new_cyclic(|me| Work {
+            me: me.clone(),
+            node,
+            name,
+            registry,
+            ca_pem,
+            settings,
+            api_port,
+            gateways: Mutex::default(),
+            errands: Errands::new(handle.clone()),
+            handle,
+            leading: RwLock::default(),
+            candidates: Mutex::new(Arc::new([])),
+            bundle: Mutex::default(),
+            worker: OnceLock::new(),
+            pods: OnceLock::new(),
+            runtime: OnceLock::new(),
+            timers: Timers::new(),
+            chance: Mutex::new(chance),
+        })
+    }
+
+    /// The way of errands.
+    pub(crate) fn errands(&self) -> &Errands {
+        &self.errands
+    }
+
+    /// Starts waking machines at their deadlines.
+    pub(crate) fn start(self: &Arc<Self>) -> std::io::Result<()> {
+        let me = self.clone();
+        let run = move || me.timers.clone().run(|| clock::now().mono, |who| me.tick(who));
+        std::thread::Builder::new().name("work".into()).spawn(run).map(drop)
+    }
+
+    /// Ends the deadlines.
+    pub(crate) fn stop(&self) {
+        self.timers.stop();
+    }
+
+    /// A cell has begun to lead here, or an entry was applied while it does.
+    pub(crate) fn committed(&self, cell: CellId, role: &Role, term: u64, objects: Objects, changes: Arc<[Change]>) {
+        if cell == self.registry && (changes.is_empty() || changes.iter().any(|c| &*c.key.storage == NODE)) {
+            self.nodes_are(&objects);
+        }
+        let known = read(&self.leading).get(&cell).filter(|l| l.term == term).map(Leading::seats);
+        let (controllers, scheduling) = match known {
+            Some(seats) => seats,
+            None => self.begin(cell, role, term),
+        };
+        if let Some(seat) = scheduling {
+            let (objects, changes) = (objects.clone(), changes.clone());
+            seat.post(scheduling::LeaderInput::Committed { objects, changes });
+        }
+        controllers.post(controllers::Input::Committed { objects, changes });
+    }
+
+    /// The cell leads here no more. Its controllers stay: they know which of their errands are under way.
+    pub(crate) fn over(&self, cell: CellId) {
+        let controllers = write(&self.leading).get_mut(&cell).map(|l| {
+            (l.term, l.scheduling) = (0, None);
+            l.controllers.clone()
+        });
+        self.timers.set(Who::Scheduling(cell), None);
+        if let Some(controllers) = controllers {
+            controllers.post(controllers::Input::Leading(false));
+        }
+    }
+
+    /// The cell is kept here no more.
+    pub(crate) fn gone(&self, cell: CellId) {
+        write(&self.leading).remove(&cell);
+        self.timers.set(Who::Controllers(cell), None);
+        self.timers.set(Who::Scheduling(cell), None);
+    }
+
+    /// A sign of life of this node, for the registry.
+    pub(crate) fn heard(&self) {
+        let registry = read(&self.leading).get(&self.registry).map(|l| l.controllers.clone());
+        if let Some(controllers) = registry {
+            controllers.post(controllers::Input::Heard { node: self.name.clone() });
+        }
+    }
+
+    /// Root's configuration is now this.
+    pub(crate) fn bundle_is(&self, bundle: &Arc<Bundle>) {
+        *lock(&self.bundle) = bundle.clone();
+        let seats: Vec<_> = read(&self.leading).values().map(|l| l.controllers.clone()).collect();
+        for seat in seats {
+            seat.post(controllers::Input::Bundle(bundle.clone()));
+        }
+        if let Some(worker) = self.worker.get() {
+            worker.post(scheduling::WorkerInput::Cells(bundle.cells()));
+        }
+    }
+
+    /// There is a runtime: from now on this node bids for pods and runs them.
+    pub(crate) fn run_pods(self: &Arc<Self>, runtime: Arc<Runtime>) {
+        let now = clock::now();
+        let world = || self.clone();
+        let pods = Seat::new(Who::Pods, Pods::new(pods::Config::default()), world(), INBOX);
+        let worker = Seat::new(Who::Worker, Worker::new(now), world(), INBOX);
+        let mut seen = runtime.seen();
+        let (_, _, _) = (self.runtime.set(runtime), self.pods.set(pods.clone()), self.worker.set(worker.clone()));
+        let first = seen.borrow_and_update().clone();
+        let found = first.sandboxes.iter().filter(|s| s.ready).filter_map(|s| s.pod.uid.parse().ok()).collect();
+        worker.post(scheduling::WorkerInput::Found(found));
+        pods.post(pods::Input::Seen(first));
+        self.handle.spawn(async move {
+            while seen.changed().await.is_ok() {
+                let seen: Arc<Seen> = seen.borrow_and_update().clone();
+                pods.post(pods::Input::Seen(seen));
+            }
+        });
+        worker.post(scheduling::WorkerInput::Cells(lock(&self.bundle).cells()));
+        let candidates = lock(&self.candidates).clone();
+        self.tell_worker(&candidates);
+    }
+
+    /// What the node is, for its pods.
+    pub(crate) fn node_is(&self, facts: pods::NodeFacts) {
+        if let Some(pods) = self.pods.get() {
+            pods.post(pods::Input::Node(Arc::new(facts)));
+        }
+    }
+
+    /// The runtime, once there is one.
+    pub(crate) fn runtime(&self) -> Option<&Arc<Runtime>> {
+        self.runtime.get()
+    }
+
+    fn begin(&self, cell: CellId, role: &Role, term: u64) -> (Arc<Seat<Controllers>>, Option<Arc<Seat<Leader>>>) {
+        // Machines are made only while the driver lives, and it holds this.
+        let Some(world) = self.me.upgrade() else { unreachable!("a cell is led for nobody") };
+        let kept = read(&self.leading).get(&cell).map(|l| l.controllers.clone());
+        let controllers = kept.unwrap_or_else(|| {
+            let (ca_pem, settings) = (self.ca_pem.clone(), self.settings.clone());
+            let config = controllers::Config { cell, role: role.clone(), ca_pem, settings };
+            let bundle = lock(&self.bundle).clone();
+            Seat::new(Who::Controllers(cell), Controllers::new(config, bundle), world.clone(), INBOX)
+        });
+        controllers.post(controllers::Input::Leading(true));
+        let scheduling = match role {
+            Role::Namespace(namespace) => {
+                let namespace = namespace.clone();
+                let config = scheduling::Config { cell, namespace, term, node: self.name.to_string() };
+                let leader = Leader::new(config, &lock(&self.chance).stream(&format!("{cell}-{term}")));
+                let seat = Seat::new(Who::Scheduling(cell), leader, world, INBOX);
+                Some(seat)
+            }
+            _ => None,
+        };
+        let leading = Leading { term, controllers, scheduling };
+        let seats = leading.seats();
+        write(&self.leading).insert(cell, leading);
+        // Whatever was told while these were being made.
+        seats.0.post(self.gateways());
+        seats.0.post(controllers::Input::Bundle(lock(&self.bundle).clone()));
+        if let Some(scheduling) = &seats.1 {
+            scheduling.post(scheduling::LeaderInput::Nodes(lock(&self.candidates).clone()));
+        }
+        seats
+    }
+
+    /// The registry's Nodes have changed.
+    fn nodes_are(&self, objects: &Objects) {
+        let trees: Vec<Tree> = objects.list(NODE).map(|(_, n)| n.tree()).collect();
+        let gateways: Vec<IpAddr> = trees.iter().flat_map(addresses).collect();
+        if std::mem::replace(&mut *lock(&self.gateways), gateways.clone()) != gateways {
+            let seats: Vec<_> = read(&self.leading).values().map(|l| l.controllers.clone()).collect();
+            for seat in seats {
+                seat.post(self.gateways());
+            }
+        }
+        let nodes: Arc<[Candidate]> = trees.iter().filter_map(Candidate::of).collect();
+        *lock(&self.candidates) = nodes.clone();
+        let seats: Vec<_> = read(&self.leading).values().filter_map(|l| l.scheduling.clone()).collect();
+        for seat in seats {
+            seat.post(scheduling::LeaderInput::Nodes(nodes.clone()));
+        }
+        self.tell_worker(&nodes);
+    }
+
+    fn gateways(&self) -> controllers::Input {
+        controllers::Input::Gateways { addresses: lock(&self.gateways).clone(), port: self.api_port }
+    }
+
+    /// The node's own Node object is what it bids by.
+    fn tell_worker(&self, nodes: &[Candidate]) {
+        if let (Some(worker), Some(own)) = (self.worker.get(), nodes.iter().find(|c| c.id == self.node)) {
+            worker.post(scheduling::WorkerInput::Facts(own.facts.clone()));
+        }
+    }
+
+    fn tick(&self, who: Who) {
+        match who {
+            Who::Controllers(cell) => {
+                let seat = read(&self.leading).get(&cell).map(|l| l.controllers.clone());
+                if let Some(seat) = seat {
+                    seat.post(controllers::Input::Tick);
+                }
+            }
+            Who::Scheduling(cell) => {
+                if let Some(seat) = self.scheduling(cell) {
+                    seat.post(scheduling::LeaderInput::Tick);
+                }
+            }
+            Who::Worker => {
+                if let Some(seat) = self.worker.get() {
+                    seat.post(scheduling::WorkerInput::Tick);
+                }
+            }
+            Who::Pods => {
+                if let Some(seat) = self.pods.get() {
+                    seat.post(pods::Input::Tick);
+                }
+            }
+        }
+    }
+
+    fn scheduling(&self, cell: CellId) -> Option<Arc<Seat<Leader>>> {
+        read(&self.leading).get(&cell).and_then(|l| l.scheduling.clone())
+    }
+}
+
+impl Leading {
+    fn seats(&self) -> (Arc<Seat<Controllers>>, Option<Arc<Seat<Leader>>>) {
+        (self.controllers.clone(), self.scheduling.clone())
+    }
+}
+
+impl World<Controllers> for Work {
+    fn now(&self) -> Now {
+        clock::now()
+    }
+
+    fn perform(&self, seat: &Arc<Seat<Controllers>>, effects: &mut Vec<controllers::Effect>) {
+        for effect in effects.drain(..) {
+            match effect {
+                controllers::Effect::Errand { id, errand } => {
+                    let seat = seat.clone();
+                    self.errands.send(errand, move |answer| seat.post(controllers::Input::Answered { id, answer }));
+                }
+                controllers::Effect::Reasons { controller, object, reasons } => {
+                    for reason in reasons {
+                        tracing::debug!(controller, object, "{reason}");
+                    }
+                }
+            }
+        }
+    }
+
+    fn wake_at(&self, seat: &Arc<Seat<Controllers>>, deadline: Option<Time>) {
+        self.timers.set(seat.id(), deadline);
+    }
+}
+
+impl World<Leader> for Work {
+    fn now(&self) -> Now {
+        clock::now()
+    }
+
+    fn perform(&self, seat: &Arc<Seat<Leader>>, effects: &mut Vec<scheduling::LeaderEffect>) {
+        for effect in effects.drain(..) {
+            match effect {
+                // A node without a runtime, or one that is not there, is a lost message: nobody bids.
+                scheduling::LeaderEffect::Send { to, message } if to == self.node => {
+                    if let Some(worker) = self.worker.get() {
+                        worker.post(scheduling::WorkerInput::Message(message));
+                    }
+                }
+                scheduling::LeaderEffect::Send { .. } => {}
+                scheduling::LeaderEffect::Errand { id, errand } => {
+                    let seat = seat.clone();
+                    self.errands.send(errand, move |answer| {
+                        seat.post(scheduling::LeaderInput::Answered { id, answer });
+                    });
+                }
+            }
+        }
+    }
+
+    fn wake_at(&self, seat: &Arc<Seat<Leader>>, deadline: Option<Time>) {
+        self.timers.set(seat.id(), deadline);
+    }
+}
+
+impl World<Worker> for Work {
+    fn now(&self) -> Now {
+        clock::now()
+    }
+
+    fn perform(&self, _: &Arc<Seat<Worker>>, effects: &mut Vec<scheduling::WorkerEffect>) {
+        for effect in effects.drain(..) {
+            match effect {
+                scheduling::WorkerEffect::Send { cell, message } => {
+                    if let Some(seat) = self.scheduling(cell) {
+                        seat.post(scheduling::LeaderInput::Message { from: self.node, message });
+                    }
+                }
+                scheduling::WorkerEffect::Admitted { assignment, refused } => {
+                    tracing::trace!(?assignment, ?refused, "admitted");
+                    if let Some(pods) = self.pods.get() {
+                        let refused = refused.into_iter().map(|r| pods::Refusal {
+                            uid: r.uid.to_string(),
+                            reason: r.why.reason,
+                            message: r.why.message,
+                        });
+                        pods.post(pods::Input::Assigned { assignment, refused: refused.collect() });
+                    }
+                }
+            }
+        }
+    }
+
+    fn wake_at(&self, seat: &Arc<Seat<Worker>>, deadline: Option<Time>) {
+        self.timers.set(seat.id(), deadline);
+    }
+}
+
+impl World<Pods> for Work {
+    fn now(&self) -> Now {
+        clock::now()
+    }
+
+    fn perform(&self, seat: &Arc<Seat<Pods>>, effects: &mut Vec<pods::Effect>) {
+        for effect in effects.drain(..) {
+            match effect {
+                pods::Effect::Do { pod, id, op } => {
+                    tracing::trace!(%pod, ?id, ?op, "operation");
+                    self.perform_op(seat, id, op);
+                }
+                pods::Effect::Errand { id, errand } => {
+                    let seat = seat.clone();
+                    self.errands.send(errand, move |answer| seat.post(pods::Input::Answered { id, answer }));
+                }
+                pods::Effect::Ended { uid } => {
+                    if let (Some(worker), Ok(uid)) = (self.worker.get(), uid.parse::<Uid>()) {
+                        worker.post(scheduling::WorkerInput::Ended { uid });
+                    }
+                }
+                pods::Effect::Look => {
+                    if let Some(runtime) = self.runtime.get() {
+                        runtime.look_now();
+                    }
+                }
+            }
+        }
+    }
+
+    fn wake_at(&self, seat: &Arc<Seat<Pods>>, deadline: Option<Time>) {
+        self.timers.set(seat.id(), deadline);
+    }
+}
+
+impl Work {
+    /// The machine asks for nothing that rests on another answer, so all of it is done side by side.
+    fn perform_op(&self, seat: &Arc<Seat<Pods>>, id: pods::OpId, op: Op) {
+        let seat = seat.clone();
+        let Some(runtime) = self.runtime.get().cloned() else {
+            let message = "there is no container runtime".to_owned();
+            return seat.post(pods::Input::Done { id, result: Err(Failure { why: Why::NoRuntime, message }) });
+        };
+        self.handle.spawn(async move {
+            let result = runtime.perform(op).await;
+            tracing::trace!(?id, ?result, "performed");
+            seat.post(pods::Input::Done { id, result });
+        });
+    }
+}
+
+/// Where a node is reached.
+fn addresses(node: &Tree) -> Vec<IpAddr> {
+    let all = node["status"]["addresses"].as_array().into_iter().flatten();
+    all.filter(|a| a["type"] == "InternalIP").filter_map(|a| a["address"].as_str()?.parse().ok()).collect()
+}
+
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read<T>(l: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    l.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(l: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    l.write().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,169 @@
+//! This node's pods: gets a runtime once the node is known, keeps what the pods' machine needs to know
+//! true, and does the runtime's housekeeping.
+
+use crate::config::{Config, Pods};
+use crate::driver::work::Work;
+use crate::register::RuntimeFacts;
+use decide::pod::Resources;
+use host::cni::Network;
+use host::containerd::Registry;
+use host::runtime::{self, Runtime};
+use host::services::{self, Redirect};
+use node::pods::NodeFacts;
+use objects::Tree;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// The address of the Service `kubernetes` in `default`, the first of the services' network.
+const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 1);
+
+/// How often is looked whether the runtime is well.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// Runs pods until stopped, if this node is to run any.
+pub(crate) async fn run(
+    config: Config,
+    api: SocketAddr,
+    work: Arc<Work>,
+    mut node: watch::Receiver<Option<Tree>>,
+    runtime_is: watch::Sender<RuntimeFacts>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    if config.pods == Pods::None {
+        return;
+    }
+    tokio::select! {
+        () = keep(&config, api, &work, &mut node, &runtime_is) => {}
+        _ = stopped.changed() => {}
+    }
+}
+
+async fn keep(
+    config: &Config,
+    api: SocketAddr,
+    work: &Arc<Work>,
+    node: &mut watch::Receiver<Option<Tree>>,
+    runtime_is: &watch::Sender<RuntimeFacts>,
+) {
+    // The pods' network is the node's own, and the registry says which that is.
+    let network = loop {
+        if let Some(network) = node.borrow_and_update().as_ref().and_then(network) {
+            break network;
+        }
+        if node.changed().await.is_err() {
+            return;
+        }
+    };
+    let runtime = runtime(config, network.clone()).await;
+    tracing::info!(runtime = %runtime.version(), "pods can run here");
+    let way = Redirect { service: (API_SERVICE, 443).into(), to: api };
+    if let Err(why) = services::redirect(&[way]).await {
+        tracing::warn!("pods cannot reach the API at {API_SERVICE}: {why}");
+    }
+    work.run_pods(runtime.clone());
+    loop {
+        if let Some(node) = node.borrow_and_update().as_ref() {
+            work.node_is(facts(config, node, &runtime));
+        }
+        let well = runtime.image_list().await;
+        runtime_is.send_if_modified(|known| {
+            let now = match &well {
+                Ok(images) => RuntimeFacts {
+                    version: Some(runtime.version().to_string()),
+                    images: images.iter().map(|i| (i.names.clone(), i.bytes)).collect(),
+                },
+                Err(_) => RuntimeFacts::default(),
+            };
+            let new = *known != now;
+            *known = now;
+            new
+        });
+        for why in runtime.rotate_logs().await {
+            tracing::warn!(why = why.message, "a container's log could not be put aside");
+        }
+        if let Err(why) = &well {
+            tracing::warn!(why = why.message, "the container runtime does not answer; what runs goes on");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            Ok(()) = node.changed() => {}
+        }
+    }
+}
+
+/// Starts the runtime, as often as it takes: the API serves meanwhile, and the node is not ready.
+async fn runtime(config: &Config, network: Network) -> Arc<Runtime> {
+    let mut pause = Duration::from_secs(1);
+    loop {
+        let cri = match &config.pods {
+            Pods::Cri(socket) => Some(socket.clone()),
+            _ => None,
+        };
+        let registries = config.mirrors.iter().map(|(name, url)| Registry {
+            name: name.clone(),
+            mirrors: vec![url.clone()],
+            insecure: false,
+            or_itself: true,
+        });
+        let asked = runtime::Config {
+            data: config.data.clone(),
+            cri,
+            network: network.clone(),
+            registries: registries.collect(),
+        };
+        match Runtime::start(asked).await {
+            Ok(runtime) => return runtime,
+            Err(why) => tracing::error!("no container runtime: {why}; trying again"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(30));
+    }
+}
+
+/// The pods' network as the Node says.
+fn network(node: &Tree) -> Option<Network> {
+    let cidrs: Vec<(IpAddr, u8)> = node["spec"]["podCIDRs"]
+        .as_array()?
+        .iter()
+        .filter_map(|c| {
+            let (address, bits) = c.as_str()?.split_once('/')?;
+            Some((address.parse().ok()?, bits.parse().ok()?))
+        })
+        .collect();
+    let v4: Option<(Ipv4Addr, u8)> = cidrs.iter().find_map(|(a, bits)| match a {
+        IpAddr::V4(a) => Some((*a, *bits)),
+        IpAddr::V6(_) => None,
+    });
+    // A machine without IPv6 has no place for such an address.
+    let has_v6 = std::path::Path::new("/proc/sys/net/ipv6/conf/all/forwarding").exists();
+    let v6: Option<(Ipv6Addr, u8)> = cidrs.iter().filter(|_| has_v6).find_map(|(a, bits)| match a {
+        IpAddr::V6(a) => Some((*a, *bits)),
+        IpAddr::V4(_) => None,
+    });
+    Some(Network::new(v4?, v6))
+}
+
+fn facts(config: &Config, node: &Tree, runtime: &Runtime) -> NodeFacts {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let addresses = node["status"]["addresses"].as_array().into_iter().flatten();
+    let addresses: Vec<IpAddr> =
+        addresses.filter(|a| a["type"] == "InternalIP").filter_map(|a| a["address"].as_str()?.parse().ok()).collect();
+    let one = |six: bool| addresses.iter().find(|a| a.is_ipv6() == six).copied();
+    NodeFacts {
+        name: config.name.as_str().into(),
+        addresses: one(false).into_iter().chain(one(true)).collect(),
+        resolv_conf: read("/etc/resolv.conf"),
+        hosts_file: read("/etc/hosts"),
+        allocatable: Resources::of(&node["status"]["allocatable"]),
+        memory_bytes: crate::register::memory_bytes(),
+        logs: runtime.pods().logs().to_string_lossy().into_owned(),
+        seccomp: config.data.join("seccomp").to_string_lossy().into_owned(),
+        api: Some((API_SERVICE.to_string(), 443)),
+        cluster_domain: "cluster.local".into(),
+        cluster_dns: Vec::new(),
+        cgroup_root: "/beemesh".into(),
+        runtime: true,
+    }
+}
