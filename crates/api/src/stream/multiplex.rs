@@ -94,6 +94,7 @@ impl Connection {
             heard: now,
             pinged: 0,
             timer: Box::pin(tokio::time::sleep_until(now + PING_AFTER)),
+            deaf: false,
             closing: false,
         });
         Connection { shared }
@@ -226,6 +227,8 @@ struct Driver<T> {
     heard: Instant,
     pinged: u32,
     timer: Pin<Box<Sleep>>,
+    /// The peer takes nothing more. What it said before is still to be read.
+    deaf: bool,
     /// The wire is being closed; the timer says until when.
     closing: bool,
 }
@@ -238,7 +241,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Driver<T> {
         if !this.closing {
             let mut inner = this.shared.lock();
             inner.driver = Some(cx.waker().clone());
-            if drive(&mut this.io, &mut inner, &mut this.heard, cx).is_err() {
+            if drive(&mut this.io, &mut inner, &mut this.heard, &mut this.deaf, cx).is_err() {
                 inner.session.end();
             }
             while this.timer.as_mut().poll(cx).is_ready() {
@@ -273,21 +276,28 @@ fn drive<T: AsyncRead + AsyncWrite + Unpin>(
     io: &mut T,
     inner: &mut Inner,
     heard: &mut Instant,
+    deaf: &mut bool,
     cx: &mut Context<'_>,
 ) -> io::Result<()> {
     // A bound on how much one turn moves, so that other connections of this thread get theirs.
     for _ in 0..32 {
         let mut moved = false;
         while !inner.session.output().is_empty() {
-            let Poll::Ready(n) = Pin::new(&mut *io).poll_write(cx, inner.session.output())? else { break };
-            if n == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
+            if *deaf {
+                inner.session.output().clear();
+                inner.wake_writers();
+                break;
             }
-            inner.session.output().drain(..n);
+            match Pin::new(&mut *io).poll_write(cx, inner.session.output()) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(n)) if n > 0 => drop(inner.session.output().drain(..n)),
+                // A peer that hangs up has had its last word before, and how a process ended may be in it.
+                Poll::Ready(_) => *deaf = true,
+            }
             inner.wake_writers();
             moved = true;
         }
-        if inner.session.output().is_empty() {
+        if inner.session.output().is_empty() && !*deaf {
             let _ = Pin::new(&mut *io).poll_flush(cx)?;
         }
         if inner.session.wants_input() {
@@ -378,6 +388,50 @@ mod tests {
         assert_eq!(stream.read(&mut [0; 1]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
         assert_eq!(stream.write(b"x").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
         assert!(client.open(vec![]).is_err() && client.accept().await.is_none());
+    }
+
+    /// A wire whose other side has said something and hung up: it takes nothing, and what it said is there.
+    struct HungUp(Vec<u8>);
+
+    impl AsyncRead for HungUp {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            if self.0.is_empty() {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+            let n = self.0.len().min(buf.remaining());
+            buf.put_slice(&self.0.drain(..n).collect::<Vec<u8>>());
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for HungUp {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_words_of_a_peer_that_hung_up_are_read() {
+        let mut peer = Session::new(Role::Server, Bounds::default());
+        let mut words = Session::new(Role::Client, Bounds::default());
+        let id = words.open(vec![], false).unwrap();
+        peer.receive(&std::mem::take(words.output())).unwrap();
+        peer.reply(id, &vec![]);
+        peer.write(id, b"exit 3").unwrap();
+        peer.finish(id);
+        let client = Connection::start(HungUp(std::mem::take(peer.output())), Role::Client, Bounds::default());
+        let mut stream = client.open(vec![]).unwrap();
+        let mut heard = String::new();
+        stream.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "exit 3");
     }
 
     #[tokio::test(start_paused = true)]
