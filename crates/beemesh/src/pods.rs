@@ -105,7 +105,7 @@ async fn runtime(config: &Config, network: Network) -> Arc<Runtime> {
             name: name.clone(),
             mirrors: vec![url.clone()],
             insecure: false,
-            or_itself: true,
+            or_itself: false,
         });
         let asked = runtime::Config {
             data: config.data.clone(),

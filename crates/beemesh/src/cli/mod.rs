@@ -63,7 +63,7 @@ pub(crate) struct Up {
     /// Who runs pods: a containerd of our own (as root), or nobody
     #[arg(long, value_enum, default_value_t = Runtime::Containerd)]
     pub(crate) runtime: Runtime,
-    /// Pull images of a registry from elsewhere, http:// included: docker.io=http://10.0.0.1:5000; may be given often
+    /// Pull images of a registry from elsewhere instead, http:// included: docker.io=http://10.0.0.1:5000; may be given often
     #[arg(long = "registry-mirror", value_name = "HOST=URL", conflicts_with = "cri")]
     pub(crate) mirrors: Vec<String>,
     /// The mesh's trust domain, when founding [default: drawn]
