@@ -28,6 +28,9 @@ fn why(status: &Status) -> Why {
     }
     match status.code() {
         Code::Unavailable => Why::NoRuntime,
+        // Made at this end, of a connection that broke: one that was just opened to a runtime that dies is
+        // not "unavailable" to the library.
+        Code::Unknown if std::error::Error::source(status).is_some() => Why::NoRuntime,
         Code::DeadlineExceeded | Code::Cancelled => Why::TimedOut,
         Code::PermissionDenied | Code::Unauthenticated => Why::Denied,
         Code::InvalidArgument => Why::Invalid,
