@@ -13,7 +13,7 @@ use crate::logs;
 use crate::pause;
 use crate::probe;
 use crate::seen::Watcher;
-use crate::volumes::Pods;
+use crate::volumes::{self, Pods};
 use base::runtime::{Answer, ContainerState, Failure, Op, Seen, Why};
 use bytes::Bytes;
 use k8s_cri::v1;
@@ -165,9 +165,11 @@ impl Runtime {
             }
             Op::StopSandbox { id } => cri.stop_sandbox(id).await,
             Op::RemoveSandbox { id } => cri.remove_sandbox(id).await,
-            Op::CreateContainer { sandbox, of, container } => {
+            Op::CreateContainer { sandbox, of, mut container } => {
                 let (pods, dir, log) = (self.pods.clone(), of.log_directory.clone(), container.log_path.clone());
                 blocking(move || pods.before_container(&dir, &log)).await?;
+                let mounts = std::mem::take(&mut container.mounts);
+                container.mounts = blocking(move || mounts.into_iter().map(volumes::settled).collect()).await?;
                 cri.create_container(sandbox, &of, &container, &self.owner).await
             }
             Op::StartContainer { id } => cri.start_container(id).await,

@@ -14,8 +14,9 @@ mod atomic;
 mod host_path;
 mod mounts;
 mod removal;
+mod within;
 
-use base::runtime::{Failure, PodName, Volume, VolumeKind, Why};
+use base::runtime::{Failure, Mount, PodName, Volume, VolumeKind, Why};
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Gid, chown};
 use std::collections::BTreeMap;
@@ -209,6 +210,15 @@ fn make_dir(dir: &Path, mode: u32) -> io::Result<()> {
 fn is_name(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!(parts.next(), Some(Component::Normal(n)) if n == name) && parts.next().is_none()
+}
+
+/// The mount with the path it really has.
+///
+/// # Errors
+/// If it leads out of its volume.
+pub(crate) fn settled(mut mount: Mount) -> Result<Mount, Failure> {
+    mount.host_path = within::settle(&mount)?.to_string_lossy().into_owned();
+    Ok(mount)
 }
 
 fn failed(what: &str, path: &Path, cause: &io::Error) -> Failure {
