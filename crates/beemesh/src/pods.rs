@@ -3,6 +3,7 @@
 
 use crate::config::{Config, Pods};
 use crate::driver::work::Work;
+use crate::node_object;
 use crate::register::RuntimeFacts;
 use decide::pod::Resources;
 use host::cni::Network;
@@ -147,9 +148,7 @@ fn network(node: &Tree) -> Option<Network> {
 
 fn facts(config: &Config, node: &Tree, runtime: &Runtime) -> NodeFacts {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let addresses = node["status"]["addresses"].as_array().into_iter().flatten();
-    let addresses: Vec<IpAddr> =
-        addresses.filter(|a| a["type"] == "InternalIP").filter_map(|a| a["address"].as_str()?.parse().ok()).collect();
+    let addresses = node_object::internal_addresses(node);
     let one = |six: bool| addresses.iter().find(|a| a.is_ipv6() == six).copied();
     NodeFacts {
         name: config.name.as_str().into(),

@@ -59,9 +59,9 @@ fn facts(config: &Config, runtime: &RuntimeFacts) -> Facts {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     let os = read("/etc/os-release");
     let pretty = os.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux").trim_matches('"');
-    let disk = nix::sys::statvfs::statvfs(&config.data).ok();
-    let disk_bytes = disk.map_or(0, |d| d.blocks() * d.fragment_size());
-    let disk_free = disk.map_or(u64::MAX, |d| d.blocks_available() * d.fragment_size());
+    let disk = host::facts::disk(&config.data).ok();
+    let disk_bytes = disk.map_or(0, |d| d.bytes);
+    let disk_free = disk.map_or(u64::MAX, |d| d.bytes_free);
     let mut pressure = Vec::new();
     // The kubelet's own thresholds (eviction signals nodefs.available and memory.available).
     if disk_free < disk_bytes / 10 {

@@ -4,10 +4,11 @@
 //! They are linked by messages only. On a mesh of one a message to another node is a message to this one;
 //! nothing goes past it.
 
-use super::clock;
 use super::errands::Errands;
 use super::seat::{Machine, Seat, World};
 use super::timers::Timers;
+use super::{clock, lock, read, write};
+use crate::node_object;
 use base::runtime::{Failure, Op, Seen, Why};
 use base::{CellId, Chance, NodeId, Now, Time, Uid};
 use host::runtime::Runtime;
@@ -20,7 +21,7 @@ use objects::Tree;
 use objects::request::Config as Settings;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 use tokio::runtime::Handle;
 
 /// How many refusable inputs an inbox holds; all that these machines are told must arrive.
@@ -279,7 +280,7 @@ impl Work {
     /// The registry's Nodes have changed.
     fn nodes_are(&self, objects: &Objects) {
         let trees: Vec<Tree> = objects.list(NODE).map(|(_, n)| n.tree()).collect();
-        let gateways: Vec<IpAddr> = trees.iter().flat_map(addresses).collect();
+        let gateways: Vec<IpAddr> = trees.iter().flat_map(node_object::internal_addresses).collect();
         if std::mem::replace(&mut *lock(&self.gateways), gateways.clone()) != gateways {
             let seats: Vec<_> = read(&self.leading).values().map(|l| l.controllers.clone()).collect();
             for seat in seats {
@@ -481,22 +482,4 @@ impl Work {
             seat.post(pods::Input::Done { id, result });
         });
     }
-}
-
-/// Where a node is reached.
-fn addresses(node: &Tree) -> Vec<IpAddr> {
-    let all = node["status"]["addresses"].as_array().into_iter().flatten();
-    all.filter(|a| a["type"] == "InternalIP").filter_map(|a| a["address"].as_str()?.parse().ok()).collect()
-}
-
-fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
-    m.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn read<T>(l: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    l.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write<T>(l: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    l.write().unwrap_or_else(PoisonError::into_inner)
 }
