@@ -2,6 +2,7 @@
 
 use crate::port::Refusal;
 use crate::status;
+use base::Wall;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use objects::request::User;
@@ -35,6 +36,14 @@ pub fn certificate_user(der: &[u8]) -> Option<User> {
     }
     let extra = vec![("authentication.kubernetes.io/credential-id".into(), vec![id])];
     Some(known(User { name, uid: String::new(), groups, extra }))
+}
+
+/// The last moment of a certificate; `None` if it does not parse.
+pub(crate) fn certificate_end(der: &[u8]) -> Option<Wall> {
+    let (_, cert) = X509Certificate::from_der(der).ok()?;
+    let seconds = u64::try_from(cert.validity().not_after.timestamp()).unwrap_or(0);
+    // To the second, and good until that second is over.
+    Some(Wall(seconds.saturating_mul(1000).saturating_add(999)))
 }
 
 /// A user without credentials.

@@ -7,7 +7,7 @@ use crate::port::{Backend, Connect, Connected, LogOptions, Refusal, Remote};
 use crate::resource::{self, Target};
 use crate::respond::{self, Body};
 use crate::route::Path;
-use crate::server::{told, within};
+use crate::server::within;
 use crate::status;
 use crate::stream::multiplex::Connection;
 use crate::stream::spdy::{Bounds, Role};
@@ -109,15 +109,14 @@ pub(crate) async fn answer<B: Backend>(
     let place = gateway.stream_place()?;
     let target = Target { verb: if target.verb == Verb::Get { Verb::Get } else { Verb::Create }, ..*target };
     let request = resource::finish(gateway, head, path, &target, request::Options::default(), request::Body::None);
+    let ended = gateway.ended(head, &request);
     if let Connect::Log(_) = ask {
         let opened = within(gateway.limits().request, gateway.backend.connect(request, ask)).await;
         let Connected::Log(log) = opened.ok_or_else(|| status::timeout("the node of the pod did not answer"))?? else {
             return Err(status::internal("the log's stream is no log"));
         };
         peer.patient.store(true, Ordering::Relaxed);
-        let mut closed = gateway.closed.clone();
-        let closed = Box::pin(async move { told(&mut closed).await });
-        let body = LogBody { log, closed, _place: place };
+        let body = LogBody { log, ended: Box::pin(ended), _place: place };
         return Ok(respond::build(200, Some("text/plain"), Body::new(body)));
     }
     let upgrade = Upgrade::of(head, &ask)?;
@@ -125,7 +124,6 @@ pub(crate) async fn answer<B: Backend>(
     let connected = opened.ok_or_else(|| status::timeout("the node of the pod did not answer"))??;
     peer.patient.store(true, Ordering::Relaxed);
     let response = upgrade.response();
-    let mut closed = gateway.closed.clone();
     tokio::spawn(async move {
         let _held = place;
         let wire = match hyper::upgrade::on(http).await {
@@ -134,7 +132,7 @@ pub(crate) async fn answer<B: Backend>(
         };
         tokio::select! {
             () = upgrade.serve(wire, ask, connected) => {}
-            () = told(&mut closed) => {}
+            () = ended => {}
         }
     });
     Ok(response)
@@ -290,10 +288,10 @@ async fn socket(wire: TokioIo<Upgraded>) -> WebSocketStream<TokioIo<Upgraded>> {
     WebSocketStream::from_raw_socket(wire, tungstenite::protocol::Role::Server, Some(config)).await
 }
 
-/// A log's bytes as they come, until it ends or the server stops.
+/// A log's bytes as they come, until it ends, the server stops, or its reader may not read it any more.
 struct LogBody {
     log: mpsc::Receiver<io::Result<Bytes>>,
-    closed: Pin<Box<dyn Future<Output = ()> + Send>>,
+    ended: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// The place among the streams, held as long as the body.
     _place: Place,
 }
@@ -303,7 +301,7 @@ impl hyper::body::Body for LogBody {
     type Error = io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        if self.closed.as_mut().poll(cx).is_ready() {
+        if self.ended.as_mut().poll(cx).is_ready() {
             return Poll::Ready(None);
         }
         self.log.poll_recv(cx).map(|piece| piece.map(|p| p.map(Frame::data)))

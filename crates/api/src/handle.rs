@@ -1,18 +1,20 @@
 //! A request's way through the gateway: bounds, authentication, routing, the backend, and back.
 
 use crate::authenticate;
+use crate::grant::{self, Grant, Proof};
 use crate::nonresource;
 use crate::peer::Peer;
 use crate::port::{Backend, Refusal};
 use crate::resource;
 use crate::respond::{self, Body};
 use crate::route::{self, Route};
-use crate::server::Limits;
+use crate::server::{Limits, told, within};
 use crate::status;
 use http::header::{ACCEPT, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use objects::request::User;
+use std::future::Future;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -36,6 +38,7 @@ pub(crate) struct Head {
     pub(crate) query: Vec<(String, String)>,
     pub(crate) headers: HeaderMap,
     pub(crate) user: Arc<User>,
+    pub(crate) proof: Proof,
 }
 
 impl Head {
@@ -59,6 +62,9 @@ impl Head {
         self.headers.get(USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default()
     }
 }
+
+/// Why a request with a good-looking token is neither served nor refused for good.
+const UNPROVEN: &str = "whether the token is still good could not be told in time; nothing was done. Try again";
 
 /// A place among the requests or streams at work, given back when dropped.
 pub(crate) type Place = OwnedSemaphorePermit;
@@ -118,10 +124,17 @@ impl<B: Backend> Gateway<B> {
     async fn dispatch(&self, request: Request<Incoming>, peer: &Arc<Peer>) -> Result<Response<Body>, Refusal> {
         let path = request.uri().path().to_owned();
         let route = route::route(&path);
-        let user = self.user(&request, peer).await?;
+        let (user, proof) = self.user(&request, peer).await?;
         let query = route::query(request.uri().query().unwrap_or_default());
-        let head =
-            Head { method: request.method().clone(), path, route, query, headers: request.headers().clone(), user };
+        let head = Head {
+            method: request.method().clone(),
+            path,
+            route,
+            query,
+            headers: request.headers().clone(),
+            user,
+            proof,
+        };
         if head.user.name == authenticate::ANONYMOUS && !nonresource::public(&head.route) {
             return Err(status::unauthorized());
         }
@@ -137,22 +150,46 @@ impl<B: Backend> Gateway<B> {
         }
     }
 
-    /// Who asks, after impersonation.
-    async fn user(&self, request: &Request<Incoming>, peer: &Peer) -> Result<Arc<User>, Refusal> {
+    /// Resolves when something that stays open is to end: the server stops, or the user may not have it any
+    /// more. Spread, so that the watches of a restarted server do not all ask at once.
+    pub(crate) fn ended(&self, head: &Head, request: &objects::request::Request) -> impl Future<Output = ()> + use<B> {
+        let spread = u32::try_from(self.chance() % 256).unwrap_or(0);
+        let every = self.limits.renew + self.limits.renew * spread / 256;
+        let grant = Grant::new(self.backend.clone(), head.proof.clone(), request.clone(), every);
+        let mut closed = self.closed.clone();
+        async move {
+            tokio::select! {
+                () = told(&mut closed) => {}
+                () = grant.lapsed() => {}
+            }
+        }
+    }
+
+    /// Who asks, after impersonation, and how that is known.
+    async fn user(&self, request: &Request<Incoming>, peer: &Peer) -> Result<(Arc<User>, Proof), Refusal> {
         let headers = request.headers();
         let hidden = authenticate::websocket_bearer(headers);
         let token = authenticate::bearer(headers)?.or(hidden.as_deref());
-        let real = match (&peer.user, token) {
-            (Some(user), _) => user.clone(),
+        let mut proof = match (&peer.user, token) {
+            (Some(_), _) if grant::over(peer.until) => return Err(status::unauthorized()),
+            (Some(user), _) => Proof { real: user.clone(), token: None, until: peer.until, acting_as: None },
             (None, Some(token)) => {
-                let user = self.backend.authenticate(token).await.ok_or_else(status::unauthorized)?;
-                Arc::new(authenticate::known(user))
+                // It takes requests to find out: they count as any others do.
+                let _place = self.request_place()?;
+                let asked = within(self.limits.request, self.backend.authenticate(token)).await;
+                let user = asked.ok_or_else(|| status::unavailable(UNPROVEN))??;
+                let real = Arc::new(authenticate::known(user));
+                Proof { real, token: Some(token.into()), until: None, acting_as: None }
             }
-            (None, None) => Arc::new(authenticate::anonymous()),
+            (None, None) => {
+                Proof { real: Arc::new(authenticate::anonymous()), token: None, until: None, acting_as: None }
+            }
         };
-        let Some(wanted) = authenticate::impersonated(headers)? else { return Ok(real) };
-        self.backend.impersonate(&real, &wanted).await?;
-        Ok(Arc::new(wanted))
+        let Some(wanted) = authenticate::impersonated(headers)? else { return Ok((proof.real.clone(), proof)) };
+        self.backend.impersonate(&proof.real, &wanted).await?;
+        let wanted = Arc::new(wanted);
+        proof.acting_as = Some(wanted.clone());
+        Ok((wanted, proof))
     }
 }
 

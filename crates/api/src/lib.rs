@@ -9,6 +9,7 @@
 mod body;
 mod connect;
 mod discovery;
+mod grant;
 mod handle;
 mod nonresource;
 mod options;

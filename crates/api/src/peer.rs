@@ -1,6 +1,7 @@
 //! The other end of a connection: who it proved to be, how far it is, and whether it still reads.
 
-use crate::authenticate::certificate_user;
+use crate::authenticate::{certificate_end, certificate_user};
+use base::Wall;
 use objects::request::User;
 use std::future::Future;
 use std::io;
@@ -23,6 +24,8 @@ pub(crate) struct Peer {
     pub(crate) local: Option<SocketAddr>,
     /// The user of its certificate, which TLS has verified.
     pub(crate) user: Option<Arc<User>>,
+    /// The end of the certificate that names the user: TLS looked at it once, at the beginning.
+    pub(crate) until: Option<Wall>,
     /// Whether it is near enough that compression costs more than it saves.
     pub(crate) near: bool,
     /// Set once the connection carries a stream whose reader may well pause (exec, a followed log): its
@@ -39,11 +42,13 @@ impl Peer {
         tls: &rustls::ServerConnection,
         handshake: Duration,
     ) -> Peer {
-        let user = tls.peer_certificates().and_then(<[_]>::first).and_then(|c| certificate_user(c)).map(Arc::new);
+        let certificate = tls.peer_certificates().and_then(<[_]>::first);
+        let user = certificate.and_then(|c| certificate_user(c)).map(Arc::new);
+        let until = certificate.filter(|_| user.is_some()).and_then(|c| certificate_end(c));
         let same_machine = remote.ip().to_canonical().is_loopback() || local.is_some_and(|l| l.ip() == remote.ip());
         // Half of a handshake is spent computing signatures, at both ends: a few milliseconds at most.
         let near = same_machine || handshake < NEAR.saturating_add(Duration::from_millis(4));
-        Peer { local, user, near, patient: Arc::default() }
+        Peer { local, user, until, near, patient: Arc::default() }
     }
 }
 

@@ -47,8 +47,13 @@ pub trait Backend: Send + Sync + 'static {
     /// Opens exec, attach, port-forward or log on a pod.
     fn connect(&self, request: Request, ask: Connect) -> BoxFuture<'_, Result<Connected, Refusal>>;
 
-    /// The user a bearer token stands for; `None` if it stands for nobody (the answer is 401).
-    fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Option<User>>;
+    /// May the user of a watch or stream that is open still have it? Asked from time to time, with the
+    /// request that opened it. 403 ends it; any other refusal says that it cannot be told now.
+    fn still<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, Result<(), Refusal>>;
+
+    /// The user a bearer token stands for. 401 if it stands for nobody; another refusal if that cannot be
+    /// told now (clients give up a credential that is answered with 401, and repeat the others).
+    fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<User, Refusal>>;
 
     /// May `real` act as `wanted`? A refusal is sent as it is.
     fn impersonate<'a>(&'a self, real: &'a User, wanted: &'a User) -> BoxFuture<'a, Result<(), Refusal>>;

@@ -11,7 +11,7 @@ use crate::port::{Answer, Backend, List, Payload, Refusal, Reply};
 use crate::render::{self, Renderer};
 use crate::respond::{self, Body};
 use crate::route::Path;
-use crate::server::{told, within};
+use crate::server::within;
 use crate::status;
 use crate::watch;
 use base::{RequestId, Uid, Wall};
@@ -64,12 +64,12 @@ pub(crate) async fn answer<B: Backend>(
             n => n,
         });
         let request = finish(gateway, &head, &path, &target, options, request::Body::None);
+        let ended = gateway.ended(&head, &request);
         let opened = within(gateway.limits().request, gateway.backend.watch(request)).await.ok_or_else(too_slow)??;
         let warnings = opened.warnings.clone();
-        let mut closed = gateway.closed.clone();
         let frames = renderer.frames();
         let media_type = frames.media_type();
-        let body = watch::body(opened, frames, timeout, async move { told(&mut closed).await }, place);
+        let body = watch::body(opened, frames, timeout, ended, place);
         let mut r = respond::build(200, Some(media_type), body);
         respond::warn(r.headers_mut(), &warnings);
         return Ok(r);

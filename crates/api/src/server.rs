@@ -1,5 +1,6 @@
 //! Connections: a listener handed in, TLS, and bounds on everything a client can take.
 
+use crate::grant;
 use crate::handle::Gateway;
 use crate::peer::Peer;
 use crate::port::Backend;
@@ -36,12 +37,16 @@ pub struct Limits {
     pub request: Duration,
     /// How long a client may leave an answer unread before its connection is cut.
     pub write: Duration,
-    /// After the order to stop: how long requests at work may go on.
+    /// How often the user of an open watch or stream is asked for proof and rights again; up to twice this,
+    /// so that not all ask at once.
+    pub renew: Duration,
+    /// After the order to stop, or the end of a client's certificate: how long requests at work may go on.
     pub drain: Duration,
 }
 
 impl Default for Limits {
-    /// kube-apiserver's: 400 + 200 requests at once, 3 MiB of body, 60 s a request.
+    /// kube-apiserver's: 400 + 200 requests at once, 3 MiB of body, 60 s a request. Rights that were taken away
+    /// end a stream within 20 s.
     fn default() -> Limits {
         Limits {
             connections: 8192,
@@ -52,6 +57,7 @@ impl Default for Limits {
             read: Duration::from_secs(32),
             request: Duration::from_secs(60),
             write: Duration::from_secs(60),
+            renew: Duration::from_secs(10),
             drain: Duration::from_secs(10),
         }
     }
@@ -141,6 +147,7 @@ async fn connection<B: Backend>(
     };
     let handshake = start.elapsed();
     let peer = Arc::new(Peer::new(remote, local, stream.get_ref().1, handshake));
+    let until = peer.until;
     let slow = crate::peer::WriteDeadline::new(stream, limits.write, peer.patient.clone());
     let service = service_fn(move |request| {
         let (gateway, peer) = (gateway.clone(), peer.clone());
@@ -163,9 +170,17 @@ async fn connection<B: Backend>(
         .initial_connection_window_size(1 << 20);
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(slow), service);
     let mut serving = std::pin::pin!(serving);
-    let ended = tokio::select! {
-        ended = serving.as_mut() => ended,
-        () = told(&mut closed) => {
+    let over = tokio::select! {
+        ended = serving.as_mut() => Some(ended),
+        () = told(&mut closed) => None,
+        () = grant::ended(until) => {
+            tracing::debug!(%remote, "the client's certificate has expired: its connection is closed");
+            None
+        }
+    };
+    let ended = match over {
+        Some(ended) => ended,
+        None => {
             serving.as_mut().graceful_shutdown();
             match tokio::time::timeout(limits.drain, serving).await {
                 Ok(ended) => ended,

@@ -76,6 +76,14 @@ pub(crate) fn too_many_requests() -> Refusal {
     Box::new(Status::too_many_requests("Too many requests, please try again later.", 1))
 }
 
+/// 503, of a request that was not begun; the client may come again in a second.
+pub(crate) fn unavailable(message: &str) -> Refusal {
+    let details = Details { retry_after_seconds: 1, ..Details::default() };
+    let mut s = failure(503, Reason::ServiceUnavailable, message);
+    s.details = Some(Box::new(details));
+    s
+}
+
 /// 504: whether the request was executed is not known.
 pub(crate) fn timeout(message: &str) -> Refusal {
     Box::new(Status::timeout(message, 0))

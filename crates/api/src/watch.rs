@@ -1,4 +1,5 @@
-//! A watch as an HTTP body: one frame an event, until the time is up, the events end, or the server stops.
+//! A watch as an HTTP body: one frame an event, until the time is up, the events end, the server stops, or its
+//! user may not have it any more.
 
 use crate::port::{Event, Watch};
 use crate::respond::Body;

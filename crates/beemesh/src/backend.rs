@@ -15,7 +15,8 @@ use identity::{BoundObject, Identity, TokenRequest};
 use node::bundle::Bundle;
 use node::cell::{Opened, Outcome, Snapshot};
 use node::errand::{Answered, Errand};
-use node::gateway::{Next, Retry, home};
+use node::gateway::bound::{Bound, Standing};
+use node::gateway::{Next, Retry, grant, home};
 use objects::decision::Token;
 use objects::kinds::{self, Kind};
 use objects::openapi;
@@ -36,6 +37,7 @@ pub(crate) struct Node {
     catalogue: Arc<Catalogue>,
     openapi_index: Vec<(String, String)>,
     openapi: Mutex<BTreeMap<String, Bytes>>,
+    standing: Mutex<Standing>,
     host: String,
 }
 
@@ -43,7 +45,16 @@ impl Node {
     pub(crate) fn new(driver: Arc<Driver>, identity: Arc<Identity>, work: Arc<Work>, host: String) -> Node {
         let catalogue = Arc::new(Catalogue::new(kinds::KINDS.iter().filter(|k| k.served)));
         let openapi_index = openapi::index(&|k| k.served);
-        Node { driver, identity, work, catalogue, openapi_index, openapi: Mutex::default(), host }
+        Node {
+            driver,
+            identity,
+            work,
+            catalogue,
+            openapi_index,
+            openapi: Mutex::default(),
+            standing: Mutex::default(),
+            host,
+        }
     }
 
     /// The machines.
@@ -263,44 +274,35 @@ impl Node {
         Ok(Watch { initial, initial_end: marked.then_some(revision), events, warnings: Vec::new() })
     }
 
-    async fn user_of(&self, token: &str) -> Option<User> {
-        let claims = match self.identity.tokens().verify(token, &[], clock::wall()) {
-            Ok(c) => c,
-            Err(why) => {
-                tracing::debug!(%why, "a bearer token was refused");
-                return None;
-            }
-        };
+    /// Whether something a token is bound to is still there.
+    async fn stands(&self, bound: Bound) -> Result<bool, Refusal> {
+        let asked = clock::now();
+        let standing = || self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stands) = standing().look(asked, &bound) {
+            return Ok(stands);
+        }
+        let Some(errand) = bound.errand(Arc::new(system())) else { return Ok(false) };
+        let answered = self.errand(&errand).await;
+        standing().take(asked, bound, answered)
+    }
+
+    async fn user_of(&self, token: &str) -> Result<User, Refusal> {
+        let nobody = || Box::new(Status::unauthorized(""));
+        let claims = self.identity.tokens().verify(token, &[], clock::wall()).map_err(|why| {
+            tracing::debug!(%why, "a bearer token was refused");
+            nobody()
+        })?;
         let k = &claims.kubernetes;
-        // What it is bound to must still be there, under the same uid.
         let mut bound = vec![("ServiceAccount", &k.serviceaccount)];
         bound.extend(k.pod.as_ref().map(|o| ("Pod", o)));
         bound.extend(k.secret.as_ref().map(|o| ("Secret", o)));
+        // A pod's token says where the pod runs; only one without a pod is bound to the node itself.
+        bound.extend(k.node.as_ref().filter(|_| k.pod.is_none()).map(|o| ("Node", o)));
         for (kind, object) in bound {
-            let kind = kinds::by_kind("", "v1", kind)?;
-            let (id, uid, suffix) = self.driver.request_chance();
-            let request = Request {
-                id,
-                sent: clock::wall(),
-                user: Arc::new(system()),
-                verb: Verb::Get,
-                kind,
-                namespace: Some(k.namespace.as_str().into()),
-                name: Some(object.name.as_str().into()),
-                subresource: "".into(),
-                options: objects::request::Options::default(),
-                body: objects::request::Body::None,
-                uid,
-                suffix,
-            };
-            let Outcome::Done(answer) = self.ask(request).await.outcome else { return None };
-            let tree = answer.payload.tree();
-            // As in Kubernetes, a token outlives the end of what it is bound to by a minute: what shuts down
-            // may still say so.
-            let ends = tree["metadata"]["deletionTimestamp"].as_str().and_then(base::Wall::parse_rfc3339);
-            let over = ends.is_some_and(|at| at + Duration::from_secs(60) < clock::wall());
-            if tree["metadata"]["uid"] != object.uid.as_str() || over {
-                return None;
+            let namespace = (kind != "Node").then(|| k.namespace.as_str().into());
+            let (name, uid) = (object.name.as_str().into(), object.uid.as_str().into());
+            if !self.stands(Bound { kind, namespace, name, uid }).await? {
+                return Err(nobody());
             }
         }
         let mut extra =
@@ -313,7 +315,7 @@ impl Node {
             extra.push(("authentication.kubernetes.io/node-name".into(), vec![n.name.clone()]));
             extra.push(("authentication.kubernetes.io/node-uid".into(), vec![n.uid.clone()]));
         }
-        Some(User {
+        Ok(User {
             name: claims.sub.clone(),
             uid: k.serviceaccount.uid.clone(),
             groups: vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{}", k.namespace)],
@@ -414,7 +416,14 @@ impl Backend for Node {
         })
     }
 
-    fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Option<User>> {
+    fn still<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, Result<(), Refusal>> {
+        Box::pin(async move {
+            let Some(question) = grant::question(request, Arc::new(system())) else { return Ok(()) };
+            grant::verdict(request, self.errand(&question).await)
+        })
+    }
+
+    fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<User, Refusal>> {
         Box::pin(self.user_of(token))
     }
 

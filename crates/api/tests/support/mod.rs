@@ -49,6 +49,10 @@ pub struct Map {
     /// How many have waited for it.
     pub waiting: AtomicUsize,
     pub streams: Mutex<Option<Open>>,
+    /// What a token is answered with, instead of its user.
+    pub doubt: Mutex<Option<Status>>,
+    /// Users whose streams are to end.
+    pub revoked: Mutex<Vec<String>>,
 }
 
 impl Map {
@@ -61,6 +65,8 @@ impl Map {
             gate: Arc::default(),
             waiting: AtomicUsize::default(),
             streams: Mutex::default(),
+            doubt: Mutex::default(),
+            revoked: Mutex::default(),
         }
     }
 
@@ -186,8 +192,27 @@ impl Backend for Map {
         })
     }
 
-    fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Option<User>> {
-        Box::pin(async move { token.strip_prefix("good-").map(|name| User { name: name.into(), ..User::default() }) })
+    fn still<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, Result<(), Refusal>> {
+        Box::pin(async move {
+            match self.revoked.lock().unwrap().contains(&request.user.name) {
+                true => Err(Box::new(Status::forbidden(request.kind, "", "not any more"))),
+                false => Ok(()),
+            }
+        })
+    }
+
+    fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<User, Refusal>> {
+        Box::pin(async move {
+            if let Some(doubt) = self.doubt.lock().unwrap().clone() {
+                return Err(Box::new(doubt));
+            }
+            let name = token.strip_prefix("good-").ok_or_else(|| Box::new(Status::unauthorized("")))?;
+            if name == "slow" {
+                self.waiting.fetch_add(1, Ordering::SeqCst);
+                self.gate.notified().await;
+            }
+            Ok(User { name: name.into(), ..User::default() })
+        })
     }
 
     fn impersonate<'a>(&'a self, _: &'a User, _: &'a User) -> BoxFuture<'a, Result<(), Refusal>> {
@@ -307,6 +332,16 @@ impl Served {
         user: Option<(&str, &[&str])>,
         alpn: &[&[u8]],
     ) -> tokio_rustls::client::TlsStream<TcpStream> {
+        self.tls_until(user, alpn, None).await
+    }
+
+    /// The same, with a certificate that ends then.
+    pub async fn tls_until(
+        &self,
+        user: Option<(&str, &[&str])>,
+        alpn: &[&[u8]],
+        end: Option<std::time::SystemTime>,
+    ) -> tokio_rustls::client::TlsStream<TcpStream> {
         let mut roots = RootCertStore::empty();
         roots.add(self.ca.clone()).unwrap();
         let builder =
@@ -322,6 +357,9 @@ impl Served {
                 params.distinguished_name.push(DnType::CommonName, name);
                 for g in groups {
                     params.distinguished_name.push(DnType::OrganizationName, *g);
+                }
+                if let Some(end) = end {
+                    params.not_after = end.into();
                 }
                 let cert = params.signed_by(&key, &self.issuer).unwrap();
                 builder
@@ -345,11 +383,23 @@ impl Served {
 
     /// An HTTP/2 client.
     pub async fn client_as(&self, user: Option<(&str, &[&str])>) -> Client {
-        let tls = self.tls(user, &[b"h2"]).await;
+        Client::over(self.tls(user, &[b"h2"]).await).await
+    }
+}
+
+impl Client {
+    pub async fn over(tls: tokio_rustls::client::TlsStream<TcpStream>) -> Client {
         let (sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await.unwrap();
         tokio::spawn(connection);
         Client(sender)
+    }
+
+    /// Resolves when the server has closed the connection.
+    pub async fn closed(&mut self) {
+        while self.0.ready().await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
     }
 }
 

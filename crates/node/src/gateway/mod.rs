@@ -1,4 +1,8 @@
-//! The gateway's decisions: which cell a request belongs to, and what to do when it was not answered.
+//! The gateway's decisions: which cell a request belongs to, what to do when it was not answered, and how long
+//! an answer about somebody's credentials and rights holds.
+
+pub mod bound;
+pub mod grant;
 
 use crate::bundle::Bundle;
 use crate::cell::Outcome;
