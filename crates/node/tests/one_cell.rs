@@ -41,7 +41,10 @@ fn bundle() -> Arc<Bundle> {
 
 impl World {
     fn new(found: Option<Found>, wall: Wall) -> World {
-        let config = Config::new(id(), Role::Namespace("d".into()), Arc::new(Settings::default()));
+        World::with(Config::new(id(), Role::Namespace("d".into()), Arc::new(Settings::default())), found, wall)
+    }
+
+    fn with(config: Config, found: Option<Found>, wall: Wall) -> World {
         let genesis = genesis::namespace("d", id().0, bundle().number(), "PEM", wall);
         let now = Now { mono: Time::from_ms(1), wall };
         let disk = found.as_ref().map(|f| f.records.clone()).unwrap_or_default();
@@ -181,6 +184,23 @@ fn two_creates_of_one_name_in_flight_see_each_other() {
     let mut w = world();
     let (first, second) = (w.create("a", "1"), w.create("a", "2"));
     assert_eq!(w.code(second), None, "the refusal rests on an entry that is not committed");
+    w.sync();
+    assert_eq!((w.code(first), w.code(second)), (Some(201), Some(409)));
+}
+
+#[test]
+fn a_write_that_was_not_taken_leaves_what_is_in_flight_below_it() {
+    let mut config = Config::new(id(), Role::Namespace("d".into()), Arc::new(Settings::default()));
+    // One entry at a time: any further proposal is refused as long as it is not committed.
+    (config.raft.uncommitted_bytes, config.raft.append_bytes) = (1, 1);
+    let mut w = World::with(config, None, Wall(1_769_846_400_000));
+    w.sync();
+    let first = w.create("a", "1");
+    let delete = w.request(Verb::Delete, "a", None);
+    let delete = w.post(delete);
+    assert_eq!(w.code(delete), Some(2), "the replica took it");
+    let second = w.create("a", "2");
+    assert_eq!(w.code(second), None, "decided without the first, which is still in flight");
     w.sync();
     assert_eq!((w.code(first), w.code(second)), (Some(201), Some(409)));
 }

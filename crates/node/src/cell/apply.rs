@@ -1,7 +1,7 @@
 //! What comes back from agreement: entries applied, writes durable, leadership gained and lost.
 
 use super::records::{self, Change, Objects};
-use super::{Cell, Effect, Outcome, Pending, Reply, ReplyTo, Role};
+use super::{Asked, Cell, Effect, Outcome, Pending, Reply, ReplyTo, Role, Waiting};
 use crate::bundle::{self, Bundle};
 use agree::cell::{self as agreed, Commit, Outcome as Applied, Write};
 use agree::log::{Record as LogRecord, Ticket};
@@ -91,7 +91,7 @@ impl Cell {
                 let ready = self.hold.confirmed(id.0);
                 self.give(ready, fx);
             }
-            raft::Effect::Dropped { id, why } => self.on_dropped(id, why, fx),
+            raft::Effect::Dropped { id, why } => self.on_dropped(now, id, why, fx),
             raft::Effect::Role(role) if role != raft::Role::Leader => self.step_down(fx),
             raft::Effect::Role(_) => {}
             raft::Effect::Closed { revision, index, .. } => self.on_closed(revision, index, fx),
@@ -169,11 +169,12 @@ impl Cell {
 
     /// A new leader takes requests. The first one of all commits the genesis.
     fn begin(&mut self, now: Now) {
-        let Some(genesis) = self.genesis.take() else { return };
         // Emptied is not new: what was deleted does not come back.
         if self.state().revision() > Revision::ZERO {
-            return;
+            self.genesis = None;
         }
+        // Kept until it is there: what a leader proposes may fall with it.
+        let Some(genesis) = self.genesis.clone() else { return };
         self.member.cell_mut().mint_above(genesis.above());
         let records = genesis.objects().into_iter().filter_map(|(kind, tree)| {
             let name = tree["metadata"]["name"].as_str()?;
@@ -214,18 +215,32 @@ impl Cell {
             Applied::Conflict(_) | Applied::Repeated => true,
             Applied::Nothing => false,
         };
+        if std::mem::take(&mut self.rebind) {
+            self.bind(now);
+        }
         let Some(id) = id else { return };
         self.flight.applied(id.0);
+        let waiting = self.proposed.remove(&id);
+        if again {
+            // What it was decided on did not come to be, or came to be before: it is decided again, and so is
+            // whatever was answered on it.
+            self.again(now, waiting.map(|w| w.asked), id, fx);
+            return;
+        }
         let ready = self.hold.applied(id.0);
-        if let Some(waiting) = self.proposed.remove(&id) {
-            if again {
-                // What it was decided on did not come to be, or came to be before: it is decided again.
-                self.decide(now, waiting.to, waiting.request, waiting.tries + 1, fx);
-            } else {
-                self.reply(waiting.to, Outcome::Done(waiting.answer), fx);
-            }
+        if let Some(Waiting { asked, answer }) = waiting {
+            self.reply(asked.to, Outcome::Done(answer), fx);
         }
         self.give(ready, fx);
+    }
+
+    /// An entry took no effect: its own request, and those that were answered on it, are decided again.
+    fn again(&mut self, now: Now, own: Option<Asked>, entry: CallId, fx: &mut Vec<Effect>) {
+        let fell = self.hold.fell(entry.0).into_iter().map(|p| p.asked);
+        let all: Vec<Asked> = own.into_iter().chain(fell).collect();
+        for asked in all {
+            self.decide(now, Asked { tries: asked.tries + 1, ..asked }, fx);
+        }
     }
 
     /// Tells the bundle, the leader's own machines and the watchers.
@@ -266,20 +281,32 @@ impl Cell {
         }
     }
 
-    fn on_dropped(&mut self, id: CallId, why: Why, fx: &mut Vec<Effect>) {
-        if let Some(waiting) = self.proposed.remove(&id) {
-            // What was decided on top of it fails its preconditions and is decided again.
-            self.flight.withdraw(id.0);
-            let outcome = match why {
-                Why::NotLeader { .. } | Why::Overwritten => Outcome::NotLeader,
-                Why::Busy => Outcome::Busy,
-                Why::Unknown => Outcome::Unknown,
-            };
-            return self.reply(waiting.to, outcome, fx);
+    fn on_dropped(&mut self, now: Now, id: CallId, why: Why, fx: &mut Vec<Effect>) {
+        if self.flight.withdraw(id.0) {
+            // What was proposed on top of it fails its preconditions and is decided again.
+            if let Some(waiting) = self.proposed.remove(&id) {
+                let outcome = match why {
+                    Why::NotLeader { .. } | Why::Overwritten => Outcome::NotLeader,
+                    Why::Busy => Outcome::Busy,
+                    Why::Unknown => Outcome::Unknown,
+                };
+                self.reply(waiting.asked.to, outcome, fx);
+            } else {
+                // One of the cell's own, for which nobody else asks again.
+                (self.bound, self.rebind) = (0, true);
+            }
+            if why == Why::Busy {
+                return self.again(now, None, id, fx);
+            }
+            // Leadership is going: what was answered on it is for the next leader to say.
+            for pending in self.hold.fell(id.0) {
+                self.reply(pending.asked.to, Outcome::NotLeader, fx);
+            }
+            return;
         }
         // A read has no effect: it may always be asked again.
         for pending in self.hold.refused(id.0) {
-            self.reply(pending.to(), Outcome::NotLeader, fx);
+            self.reply(pending.asked.to, Outcome::NotLeader, fx);
         }
     }
 
@@ -291,8 +318,8 @@ impl Cell {
         self.flight.clear();
         self.bound = 0;
         let mut lost: Vec<(ReplyTo, Outcome)> = Vec::new();
-        lost.extend(std::mem::take(&mut self.proposed).into_values().map(|w| (w.to, Outcome::Unknown)));
-        lost.extend(self.hold.clear().into_iter().map(|p| (p.to(), Outcome::NotLeader)));
+        lost.extend(std::mem::take(&mut self.proposed).into_values().map(|w| (w.asked.to, Outcome::Unknown)));
+        lost.extend(self.hold.clear().into_iter().map(|p| (p.asked.to, Outcome::NotLeader)));
         self.closing = None;
         lost.extend(std::mem::take(&mut self.collects).into_iter().map(|c| (c.to, Outcome::NotLeader)));
         lost.extend(std::mem::take(&mut self.futures).into_iter().map(|f| (f.to, Outcome::NotLeader)));

@@ -6,31 +6,33 @@
 use objects::request::{Key, Stored};
 use std::collections::{BTreeMap, VecDeque};
 
+/// What an entry makes of a key; `None` is a removal.
+type Result = (Key, Option<Stored>);
+
 /// The overlay of proposed results, oldest entry first.
 #[derive(Default)]
 pub(super) struct Flight {
     /// Newest result in flight for a key and the entry it is in; `None` is a removal.
     top: BTreeMap<Key, (u64, Option<Stored>)>,
-    /// Keys of each entry in flight, in the order proposed.
-    entries: VecDeque<(u64, Vec<Key>)>,
+    /// The results of each entry in flight, in the order proposed.
+    entries: VecDeque<(u64, Vec<Result>)>,
 }
 
 impl Flight {
     /// Takes up the results of entry number `entry`; numbers rise.
-    pub(super) fn push(&mut self, entry: u64, results: impl IntoIterator<Item = (Key, Option<Stored>)>) {
-        let mut keys = Vec::new();
-        for (key, result) in results {
-            keys.push(key.clone());
-            self.top.insert(key, (entry, result));
+    pub(super) fn push(&mut self, entry: u64, results: impl IntoIterator<Item = Result>) {
+        let results: Vec<Result> = results.into_iter().collect();
+        for (key, result) in &results {
+            self.top.insert(key.clone(), (entry, result.clone()));
         }
-        self.entries.push_back((entry, keys));
+        self.entries.push_back((entry, results));
     }
 
     /// Entry `entry` and all before it have been applied: committed state has them now.
     pub(super) fn applied(&mut self, entry: u64) {
         while self.entries.front().is_some_and(|(e, _)| *e <= entry) {
-            let Some((e, keys)) = self.entries.pop_front() else { return };
-            for key in keys {
+            let Some((e, results)) = self.entries.pop_front() else { return };
+            for (key, _) in results {
                 if self.top.get(&key).is_some_and(|(newest, _)| *newest == e) {
                     self.top.remove(&key);
                 }
@@ -38,11 +40,26 @@ impl Flight {
         }
     }
 
-    /// Entry `entry` will never be applied. What it covered shows again; later entries that were decided
-    /// on it fail their preconditions.
-    pub(super) fn withdraw(&mut self, entry: u64) {
-        self.entries.retain(|(e, _)| *e != entry);
-        self.top.retain(|_, (e, _)| *e != entry);
+    /// Entry `entry` will never be applied. What it covered shows again: the result of an older entry in
+    /// flight, or what is committed. Later entries that were decided on it fail their preconditions. Says
+    /// whether it was in flight.
+    pub(super) fn withdraw(&mut self, entry: u64) -> bool {
+        let Some(at) = self.entries.iter().position(|(e, _)| *e == entry) else { return false };
+        let Some((_, results)) = self.entries.remove(at) else { return false };
+        for (key, _) in results {
+            if self.top.get(&key).is_none_or(|(newest, _)| *newest != entry) {
+                continue;
+            }
+            let older = self.entries.iter().rev().find_map(|(e, results)| {
+                let (_, result) = results.iter().rev().find(|(k, _)| *k == key)?;
+                Some((*e, result.clone()))
+            });
+            match older {
+                Some(older) => self.top.insert(key, older),
+                None => self.top.remove(&key),
+            };
+        }
+        true
     }
 
     /// Leadership is gone, and with it whatever was in flight.
@@ -106,6 +123,22 @@ mod tests {
         assert_eq!((f.newest(), f.len()), (Some(2), 1));
         f.applied(2);
         assert_eq!((f.get(&key("a")), f.newest()), (None, None));
+    }
+
+    #[test]
+    fn an_entry_that_is_withdrawn_uncovers_the_older_one_below_it() {
+        let mut f = Flight::default();
+        f.push(1, [(key("a"), None)]);
+        f.push(2, [(key("a"), None), (key("b"), None)]);
+        f.push(3, [(key("b"), None)]);
+        assert!(f.withdraw(2));
+        assert_eq!((f.get(&key("a")), f.get(&key("b"))), (Some(None), Some(None)));
+        f.check();
+        assert!(!f.withdraw(2));
+        f.applied(1);
+        assert_eq!((f.get(&key("a")), f.get(&key("b"))), (None, Some(None)));
+        assert!(f.withdraw(3));
+        assert_eq!((f.get(&key("b")), f.len()), (None, 0));
     }
 
     #[test]

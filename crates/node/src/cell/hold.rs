@@ -40,6 +40,13 @@ impl<T> Hold<T> {
         })
     }
 
+    /// Entry `entry` will never be applied, or changed nothing: the answers that rest on it are not true, and
+    /// are taken out.
+    pub(super) fn fell(&mut self, entry: u64) -> Vec<T> {
+        // It was in flight until now, so whatever rests on a later one was decided on it, too.
+        self.take(|h| h.after.is_some_and(|a| a >= entry))
+    }
+
     /// Leadership was confirmed after reads up to `read` were asked for.
     pub(super) fn confirmed(&mut self, read: u64) -> Vec<T> {
         self.settle(|h| {
@@ -51,8 +58,7 @@ impl<T> Hold<T> {
 
     /// The read could not be confirmed: those that wait for it may not be given.
     pub(super) fn refused(&mut self, read: u64) -> Vec<T> {
-        let ids: Vec<u64> = self.held.iter().filter(|(_, h)| h.read == Some(read)).map(|(id, _)| *id).collect();
-        ids.into_iter().filter_map(|id| self.held.remove(&id)).map(|h| h.answer).collect()
+        self.take(|h| h.read == Some(read))
     }
 
     /// Leadership is gone: none of them may be given.
@@ -63,6 +69,11 @@ impl<T> Hold<T> {
     /// How many wait.
     pub(super) fn len(&self) -> usize {
         self.held.len()
+    }
+
+    fn take(&mut self, which: impl Fn(&Held<T>) -> bool) -> Vec<T> {
+        let ids: Vec<u64> = self.held.iter().filter(|(_, h)| which(h)).map(|(id, _)| *id).collect();
+        ids.into_iter().filter_map(|id| self.held.remove(&id)).map(|h| h.answer).collect()
     }
 
     fn settle(&mut self, mut change: impl FnMut(&mut Held<T>)) -> Vec<T> {
@@ -96,5 +107,17 @@ mod tests {
         assert_eq!(h.applied(9), ["entry"]);
         h.push(Held { after: Some(10), read: None, answer: "late" });
         assert_eq!((h.clear(), h.len()), (vec!["late"], 0));
+    }
+
+    #[test]
+    fn an_answer_falls_with_any_entry_it_was_decided_on() {
+        let mut h = Hold::default();
+        h.push(Held { after: Some(1), read: Some(1), answer: "before" });
+        h.push(Held { after: Some(2), read: Some(1), answer: "on it" });
+        h.push(Held { after: Some(3), read: Some(1), answer: "on a later one" });
+        h.push(Held { after: None, read: Some(1), answer: "on what is committed" });
+        assert_eq!(h.fell(2), ["on it", "on a later one"]);
+        assert_eq!(h.applied(9), [""; 0]);
+        assert_eq!(h.confirmed(1), ["before", "on what is committed"]);
     }
 }

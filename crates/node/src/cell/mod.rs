@@ -234,34 +234,33 @@ pub struct Found {
     pub lossy: bool,
 }
 
-/// An answer that waits for what it rests on.
-enum Pending {
-    Done(ReplyTo, Answer),
-    Refused(ReplyTo, Box<objects::status::Status>),
-    Other(ReplyTo, Box<Outcome>),
-    List(ReplyTo, Arc<Request>, objects::read::ListPlan),
-    Watch(ReplyTo, Arc<Request>, objects::read::WatchPlan),
+/// A request and who waits for its answer.
+struct Asked {
+    to: ReplyTo,
+    /// To decide again, if what it was decided on did not come to be, and how often that has happened.
+    request: Arc<Request>,
+    tries: u32,
 }
 
-impl Pending {
-    fn to(&self) -> ReplyTo {
-        match self {
-            Pending::Done(to, _)
-            | Pending::Refused(to, _)
-            | Pending::Other(to, _)
-            | Pending::List(to, ..)
-            | Pending::Watch(to, ..) => *to,
-        }
-    }
+/// An answer that waits for what it rests on.
+struct Pending {
+    asked: Asked,
+    finding: Finding,
+}
+
+/// What a decision came to that changes nothing.
+enum Finding {
+    Done(Answer),
+    Refused(Box<objects::status::Status>),
+    Other(Box<Outcome>),
+    List(objects::read::ListPlan),
+    Watch(objects::read::WatchPlan),
 }
 
 /// A proposal whose caller waits.
 struct Waiting {
-    to: ReplyTo,
+    asked: Asked,
     answer: Answer,
-    /// To decide again, if what it was decided on did not come to be, and how often that has happened.
-    request: Arc<Request>,
-    tries: u32,
 }
 
 /// A read of a revision that is not there yet.
@@ -291,6 +290,8 @@ pub struct Cell {
     term: u64,
     /// The change of its Namespace that an entry of this leadership, applied or not, binds to.
     bound: u64,
+    /// Such an entry was proposed and not taken: it is to be proposed again.
+    rebind: bool,
     /// The disk has room for everything.
     ample: bool,
     next_call: u64,
@@ -344,6 +345,7 @@ impl Cell {
             leading: false,
             term: 0,
             bound: 0,
+            rebind: false,
             ample: true,
             next_call: 1,
             flight: Flight::default(),

@@ -3,7 +3,7 @@
 use super::flight::Flight;
 use super::hold::Held;
 use super::records::{self, Overlaid, key_bytes, stored};
-use super::{Cell, Effect, Future, Opened, Outcome, Pending, ReplyTo, Role, Snapshot, Waiting};
+use super::{Asked, Cell, Effect, Finding, Future, Opened, Outcome, Pending, ReplyTo, Role, Snapshot, Waiting};
 use crate::bundle::Bundle;
 use agree::cell::{Change, Commit, Expect, Gone, RequestStamp, Seen, State, Write};
 use agree::raft;
@@ -35,31 +35,29 @@ impl Cell {
         if self.waiting() >= self.config.waiting_max {
             return self.reply(to, Outcome::Busy, fx);
         }
-        self.decide(now, to, request, 0, fx);
+        self.decide(now, Asked { to, request, tries: 0 }, fx);
     }
 
     /// Decides a request and proposes, holds or parks what comes of it.
-    pub(super) fn decide(&mut self, now: Now, to: ReplyTo, request: Arc<Request>, tries: u32, fx: &mut Vec<Effect>) {
+    pub(super) fn decide(&mut self, now: Now, asked: Asked, fx: &mut Vec<Effect>) {
+        let request = &asked.request;
         let reads = matches!(request.verb, Verb::Get | Verb::List | Verb::Watch);
         if !reads {
-            if let Some(known) = self.retried(&request) {
-                let pending = match known {
-                    Ok(answer) => Pending::Done(to, answer),
-                    Err(status) => Pending::Refused(to, status),
-                };
-                return self.hold_answer(now, false, pending);
+            if let Some(known) = self.retried(request) {
+                let finding = known.map_or_else(Finding::Refused, Finding::Done);
+                return self.hold_answer(now, false, asked, finding);
             }
             // Its first attempt is under way here: what this one would see in flight is itself.
-            if self.proposed.values().any(|w| w.request.id == request.id) {
-                return self.reply(to, Outcome::Unknown, fx);
+            if self.proposed.values().any(|w| w.asked.request.id == request.id) {
+                return self.reply(asked.to, Outcome::Unknown, fx);
             }
             if self.member.cell().clock().ahead_ms(now.wall) > self.config.ahead_ms_max {
-                return self.reply(to, Outcome::Busy, fx);
+                return self.reply(asked.to, Outcome::Busy, fx);
             }
-            if tries >= TRIES {
+            if asked.tries >= TRIES {
                 let name = request.name.as_deref().unwrap_or_default();
                 let status = Status::modified(request.kind, name);
-                return self.hold_answer(now, false, Pending::Refused(to, Box::new(status)));
+                return self.hold_answer(now, false, asked, Finding::Refused(Box::new(status)));
             }
         }
         let decision = {
@@ -67,17 +65,19 @@ impl Cell {
             let flight = (!reads).then_some(&self.flight);
             let view = CellView { state: self.state(), flight, bundle: &self.bundle };
             let env = Env { now: now.wall, revision: self.state().revision(), config: &self.config.settings };
-            decide(&request, &view, &env)
+            decide(request, &view, &env)
         };
         match decision {
-            Decision::Commit(plan) => self.propose(now, to, request, tries, plan, fx),
-            Decision::Refuse(status) => self.hold_answer(now, reads, Pending::Refused(to, status)),
-            Decision::Answer(answer) => self.hold_answer(now, reads, Pending::Done(to, answer)),
-            Decision::List(plan) => self.hold_answer(now, true, Pending::List(to, request, plan)),
-            Decision::Watch(plan) => self.hold_answer(now, true, Pending::Watch(to, request, plan)),
-            Decision::Token(token) => self.hold_answer(now, false, Pending::Other(to, Box::new(Outcome::Token(token)))),
+            Decision::Commit(plan) => self.propose(now, asked, plan, fx),
+            Decision::Refuse(status) => self.hold_answer(now, reads, asked, Finding::Refused(status)),
+            Decision::Answer(answer) => self.hold_answer(now, reads, asked, Finding::Done(answer)),
+            Decision::List(plan) => self.hold_answer(now, true, asked, Finding::List(plan)),
+            Decision::Watch(plan) => self.hold_answer(now, true, asked, Finding::Watch(plan)),
+            Decision::Token(token) => {
+                self.hold_answer(now, false, asked, Finding::Other(Box::new(Outcome::Token(token))));
+            }
             Decision::Stream(stream) => {
-                self.hold_answer(now, false, Pending::Other(to, Box::new(Outcome::Stream(stream))))
+                self.hold_answer(now, false, asked, Finding::Other(Box::new(Outcome::Stream(stream))));
             }
         }
     }
@@ -103,10 +103,10 @@ impl Cell {
         Some(Ok(Answer { code, warnings: Vec::new(), payload }))
     }
 
-    fn propose(&mut self, now: Now, to: ReplyTo, request: Arc<Request>, tries: u32, plan: Plan, fx: &mut Vec<Effect>) {
+    fn propose(&mut self, now: Now, asked: Asked, plan: Plan, fx: &mut Vec<Effect>) {
         if !self.ample && plan.writes.iter().any(|w| w.tree.is_some()) {
             let why = "the disk of the node that leads this cell is full: nothing was written. Delete what is not needed, or free space on the node; writing goes on by itself";
-            return self.reply(to, Outcome::Refused(Box::new(Status::unavailable(why))), fx);
+            return self.reply(asked.to, Outcome::Refused(Box::new(Status::unavailable(why))), fx);
         }
         // One entry holds all of it, with the last images of what it removes.
         let bytes: usize = plan
@@ -121,12 +121,12 @@ impl Cell {
             let why = format!(
                 "this would change {bytes} bytes of objects at once, and {ENTRY_BYTES_MAX} is the most; nothing was changed. Do it in parts, by label or one by one"
             );
-            return self.reply(to, Outcome::Refused(Box::new(Status::too_large(&why))), fx);
+            return self.reply(asked.to, Outcome::Refused(Box::new(Status::too_large(&why))), fx);
         }
         let revisions: Vec<Revision> = plan.writes.iter().map(|_| self.member.cell_mut().mint(now.wall)).collect();
         let (records, answer) = plan.finish(&revisions);
-        let stamp = RequestStamp { id: request.id, first_sent: request.sent };
-        self.commit(now, Some((stamp, Waiting { to, answer, request, tries })), records);
+        let stamp = RequestStamp { id: asked.request.id, first_sent: asked.request.sent };
+        self.commit(now, Some((stamp, Waiting { asked, answer })), records);
     }
 
     /// Proposes results as one entry.
@@ -172,28 +172,29 @@ impl Cell {
 
     /// Holds an answer until the entries it rests on are applied (none, if it rests on committed state
     /// only) and leadership is confirmed.
-    fn hold_answer(&mut self, now: Now, committed: bool, answer: Pending) {
+    fn hold_answer(&mut self, now: Now, committed: bool, asked: Asked, finding: Finding) {
         let after = if committed { None } else { self.flight.newest() };
         let id = self.call();
-        self.hold.push(Held { after, read: Some(id.0), answer });
+        self.hold.push(Held { after, read: Some(id.0), answer: Pending { asked, finding } });
         self.raft(now, raft::Input::Read { id });
     }
 
     /// Gives an answer whose conditions are met.
     pub(super) fn finish(&mut self, pending: Pending, fx: &mut Vec<Effect>) {
-        let (to, outcome) = match pending {
-            Pending::Done(to, answer) => (to, Outcome::Done(answer)),
-            Pending::Refused(to, status) => (to, Outcome::Refused(status)),
-            Pending::Other(to, outcome) => (to, *outcome),
-            Pending::List(to, request, plan) => match self.list(&request, &plan) {
-                Ok(snapshot) => (to, Outcome::List { plan, snapshot }),
+        let Pending { asked: Asked { to, request, .. }, finding } = pending;
+        let outcome = match finding {
+            Finding::Done(answer) => Outcome::Done(answer),
+            Finding::Refused(status) => Outcome::Refused(status),
+            Finding::Other(outcome) => *outcome,
+            Finding::List(plan) => match self.list(&request, &plan) {
+                Ok(snapshot) => Outcome::List { plan, snapshot },
                 Err(Missing::Future(asked)) => return self.park(to, request, asked),
-                Err(Missing::Gone(_)) => (to, Outcome::Refused(Box::new(plan.expired()))),
+                Err(Missing::Gone(_)) => Outcome::Refused(Box::new(plan.expired())),
             },
-            Pending::Watch(to, request, plan) => match self.watch(&request, plan) {
-                Ok(opened) => (to, Outcome::Watch(Box::new(opened))),
+            Finding::Watch(plan) => match self.watch(&request, plan) {
+                Ok(opened) => Outcome::Watch(Box::new(opened)),
                 Err(Missing::Future(asked)) => return self.park(to, request, asked),
-                Err(Missing::Gone(g)) => (to, Outcome::Refused(Box::new(WatchPlan::expired(g.asked, g.oldest)))),
+                Err(Missing::Gone(g)) => Outcome::Refused(Box::new(WatchPlan::expired(g.asked, g.oldest))),
             },
         };
         self.reply(to, outcome, fx);
@@ -251,7 +252,7 @@ impl Cell {
                 f.until = now.mono + self.config.future;
             }
             if f.asked <= have {
-                self.decide(now, f.to, f.request, 0, fx);
+                self.decide(now, Asked { to: f.to, request: f.request, tries: 0 }, fx);
             } else if now.mono >= f.until {
                 let status = Status::too_large_resource_version(f.asked.get(), have.get());
                 self.reply(f.to, Outcome::Refused(Box::new(status)), fx);
