@@ -88,6 +88,11 @@ impl History {
         self.resources.get(resource).map_or(self.floor, |k| k.floor.max(self.floor))
     }
 
+    /// The newest event of an object, if it is still kept.
+    pub fn last(&self, key: &[u8]) -> Option<&Applied> {
+        self.resources.get(resource(key))?.events.iter().rev().find(|e| e.key == key)
+    }
+
     /// Bytes of all events.
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -131,6 +136,16 @@ impl History {
             let age = self.bounds.own.get(name).map_or(self.bounds.age, |o| o.0);
             self.bytes -= kept.drop_while(|_, e| e.revision.wall() + age < wall);
         }
+    }
+
+    /// When the oldest event of all has grown too old; `None` if there is none.
+    pub(crate) fn expires(&self) -> Option<Wall> {
+        let oldest = self.resources.iter().filter_map(|(name, kept)| {
+            let age = self.bounds.own.get(name).map_or(self.bounds.age, |o| o.0);
+            // Still kept at its very age.
+            Some(kept.events.front()?.revision.wall() + age + Duration::from_millis(1))
+        });
+        oldest.min()
     }
 
     pub(crate) fn resource_floors(&self) -> impl Iterator<Item = (&Bytes, Revision)> {
@@ -214,7 +229,13 @@ mod tests {
         h.push(event("pods\0c", at(11_500), 1));
         assert_eq!(revisions(&h, "pods", at(999)), Err(Gone { asked: at(999), oldest: at(1_000) }));
         assert_eq!(revisions(&h, "pods", at(1_000)), Ok(alloc::vec![at(2_000), at(11_500)]));
+        assert_eq!(h.last(b"pods\0b").map(|e| e.revision), Some(at(2_000)));
+        assert_eq!(h.expires(), Some(Wall(12_001)));
+        h.expire(Wall(12_001));
+        assert_eq!(revisions(&h, "pods", at(2_000)), Ok(alloc::vec![at(11_500)]));
+        assert_eq!(h.last(b"pods\0b"), None);
         h.expire(Wall(60_000));
+        assert_eq!(h.expires(), None);
         assert_eq!((h.oldest(b"pods"), h.bytes()), (at(11_500), 0));
     }
 

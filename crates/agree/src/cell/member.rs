@@ -14,6 +14,10 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec;
 use alloc::vec::Vec;
 use base::{Chance, Now, ReplicaId, Time};
+use core::time::Duration;
+
+/// History is looked through for what has grown too old at most this often.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
 /// What happened to a member.
 #[derive(Clone, Debug)]
@@ -94,6 +98,8 @@ pub struct Member {
     past: Option<u64>,
     /// What a founding member logs before anything else.
     first: Vec<Record>,
+    /// When history is to be looked through, if there is any.
+    expire_at: Option<Time>,
 }
 
 /// What follows from an effect, once the others of its step are through: tickets must leave in order.
@@ -117,7 +123,16 @@ impl Member {
         let mut cell = Cell::new(config);
         let first = vec![cell.checkpoint(&members)];
         let replica = Replica::new(raft, Durable::founding(members), chance, now)?;
-        Ok(Member { replica, cell, outgoing: BTreeMap::new(), incoming: None, stopped: false, past: None, first })
+        Ok(Member {
+            replica,
+            cell,
+            outgoing: BTreeMap::new(),
+            incoming: None,
+            stopped: false,
+            past: None,
+            first,
+            expire_at: None,
+        })
     }
 
     /// A member that goes on from the records of its cell, in log order. `lossy`: some that were
@@ -143,11 +158,13 @@ impl Member {
             stopped: false,
             past: None,
             first: Vec::new(),
+            expire_at: None,
         })
     }
 
     /// Takes one input and appends what is to be done.
     pub fn step(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
+        self.expire(now);
         let mut raw = Vec::new();
         let mut then = VecDeque::new();
         if !self.first.is_empty() {
@@ -177,11 +194,27 @@ impl Member {
                 None => break,
             }
         }
+        if self.expire_at.is_none() && self.cell.history().bytes() > 0 {
+            self.expire_at = Some(now.mono + EXPIRE_EVERY);
+        }
+    }
+
+    /// Drops history that has grown too old. Each member for itself: what is kept is nothing the others rest on.
+    /// Nothing happens in a quiet cell, so it asks to be woken when its oldest event is due; once all are gone it
+    /// sleeps.
+    fn expire(&mut self, now: Now) {
+        if self.expire_at.is_none_or(|at| now.mono < at) {
+            return;
+        }
+        self.cell.expire(now.wall);
+        let due = self.cell.history().expires();
+        self.expire_at = due.map(|wall| now.mono + wall.since(now.wall).max(EXPIRE_EVERY));
     }
 
     /// When a tick is due.
     pub fn next_deadline(&self) -> Option<Time> {
-        if self.stopped { None } else { self.replica.next_deadline() }
+        let replica = if self.stopped { None } else { self.replica.next_deadline() };
+        [replica, self.expire_at].into_iter().flatten().min()
     }
 
     /// Asserts what must hold between steps.
