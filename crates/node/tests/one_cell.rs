@@ -26,6 +26,8 @@ struct World {
     answers: BTreeMap<u64, Outcome>,
     events: Vec<(String, String)>,
     next: u64,
+    /// The disk is full: only what is vital may be written.
+    full: bool,
 }
 
 fn id() -> CellId {
@@ -49,8 +51,16 @@ impl World {
         let now = Now { mono: Time::from_ms(1), wall };
         let disk = found.as_ref().map(|f| f.records.clone()).unwrap_or_default();
         let cell = Cell::new(config, found, bundle(), Some(genesis), &Chance::from_u64(1), now).unwrap();
-        let mut w =
-            World { cell, now, disk, cache: VecDeque::new(), answers: BTreeMap::new(), events: Vec::new(), next: 1 };
+        let mut w = World {
+            cell,
+            now,
+            disk,
+            cache: VecDeque::new(),
+            answers: BTreeMap::new(),
+            events: Vec::new(),
+            next: 1,
+            full: false,
+        };
         w.step(Input::Tick);
         w
     }
@@ -61,7 +71,10 @@ impl World {
         self.cell.check();
         for e in fx {
             match e {
-                Effect::Persist { ticket, records, .. } => self.cache.push_back((ticket, records)),
+                Effect::Persist { ticket, records, vital } => {
+                    assert!(vital || !self.full, "the log would refuse this: {records:?}");
+                    self.cache.push_back((ticket, records));
+                }
                 Effect::Reply(r) => {
                     assert!(self.answers.insert(r.to.0, r.outcome).is_none(), "answered twice");
                 }
@@ -110,6 +123,13 @@ impl World {
             uid: Uid::from_chance(u128::from(self.next) << 64 | u128::from(self.next)),
             suffix: self.next,
         }
+    }
+
+    /// Carries a request out to its answer.
+    fn done(&mut self, request: Request) -> Outcome {
+        let to = self.post(request);
+        self.sync();
+        self.answers.remove(&to).expect("it was answered")
     }
 
     fn post(&mut self, request: Request) -> u64 {
@@ -249,6 +269,82 @@ fn a_retry_that_meets_its_first_attempt_in_flight_is_told_to_ask_again() {
 }
 
 #[test]
+fn a_retry_is_answered_as_its_first_attempt_was_whatever_it_was_for() {
+    let mut w = world();
+    let of = |w: &mut World, kind: (&str, &str), verb, name: &str, sub: &str, body: Value| {
+        let mut r = w.request(verb, name, Some(body));
+        r.kind = kinds::by_kind(kind.0, "v1", kind.1).unwrap();
+        r.subresource = sub.into();
+        // In the URL of a subresource, of a create as well.
+        r.name = (!sub.is_empty() || verb != Verb::Create).then(|| name.into());
+        r
+    };
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {
+        "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    for (kind, name, body) in [(("apps", "Deployment"), "web", deployment), (("", "Pod"), "p", pod)] {
+        let r = of(&mut w, kind, Verb::Create, name, "", body);
+        let made = w.done(r);
+        assert_eq!(code(&made), 201, "{}", tree(&made));
+    }
+    for name in ["a", "b"] {
+        let r = w.request(Verb::Create, name, Some(map(name, "1")));
+        w.done(r);
+    }
+    let scale =
+        json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "web"}, "spec": {"replicas": 3}});
+    let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"name": "n1"}});
+    let now = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0});
+    let scale = of(&mut w, ("apps", "Deployment"), Verb::Update, "web", "scale", scale);
+    let binding = of(&mut w, ("", "Pod"), Verb::Create, "p", "binding", binding);
+    let one = w.request(Verb::Delete, "a", None);
+    let pod = of(&mut w, ("", "Pod"), Verb::Delete, "p", "", now);
+    let mut all = w.request(Verb::DeleteCollection, "", None);
+    all.name = None;
+    // What a list of a collection says of itself (its revision) and an object's change by its removal may differ.
+    let shown = |o: &Outcome| {
+        let mut t = tree(o);
+        let names: Option<Vec<Value>> =
+            t["items"].as_array().map(|i| i.iter().map(|o| o["metadata"]["name"].clone()).collect());
+        t["metadata"]["resourceVersion"].take();
+        (code(o), names.map_or(t.clone(), |n| json!([t["kind"], n])))
+    };
+    for r in [scale, binding, one, pod, all] {
+        let what = (r.verb, r.subresource.clone());
+        let first = shown(&w.done(r.clone()));
+        assert_eq!(shown(&w.done(r)), first, "{what:?}");
+    }
+}
+
+#[test]
+fn a_quiet_cell_forgets_what_happened_and_says_so_to_whoever_asks_for_it() {
+    let mut w = world();
+    let then = w.cell.state().revision();
+    w.create("a", "1");
+    w.sync();
+    let since = |w: &mut World| {
+        let mut r = w.request(Verb::Watch, "", None);
+        r.options.resource_version = then.to_string();
+        let to = w.post(r);
+        w.answers.remove(&to).unwrap()
+    };
+    assert!(matches!(since(&mut w), Outcome::Watch(o) if o.backlog.len() == 1));
+    assert!(w.cell.member().cell().history().bytes() > 0);
+    // Nothing happens but what the cell itself asks to be woken for.
+    let until = w.now.mono + std::time::Duration::from_secs(900);
+    while let Some(at) = w.cell.next_deadline().filter(|at| *at < until) {
+        w.now = Now { mono: at, wall: w.now.wall + at.since(w.now.mono) };
+        w.step(Input::Tick);
+        w.sync();
+    }
+    assert_eq!(w.cell.member().cell().history().bytes(), 0);
+    let Outcome::Refused(gone) = since(&mut w) else { panic!("a watch with a hole in it") };
+    assert_eq!((gone.code, gone.message.starts_with("too old resource version: ")), (410, true));
+}
+
+#[test]
 fn a_watch_goes_on_where_its_list_ended() {
     let mut w = world();
     let a = w.create("a", "1");
@@ -325,14 +421,33 @@ fn more_callers_than_the_bound_are_told_to_come_back() {
 fn on_a_full_disk_writes_are_refused_deletes_go_through_and_nothing_acknowledged_is_lost() {
     let mut w = world();
     w.create("a", "1");
+    let mut held = map("held", "1");
+    held["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    let held = w.request(Verb::Create, "held", Some(held));
+    w.post(held);
     w.sync();
     w.step(Input::Space { ample: false });
+    w.full = true;
     let refused = w.create("b", "1");
     assert_eq!(w.code(refused), Some(503));
     let r = w.request(Verb::Delete, "a", None);
     let deleted = w.post(r);
     w.sync();
     assert_eq!(w.code(deleted), Some(200));
+    // One that somebody holds is marked first, which is a write, and goes when it is let go, which is another.
+    let mut object = tree(&w.get("held"));
+    object["metadata"]["labels"] = json!({"x": "y"});
+    let label = w.request(Verb::Update, "held", Some(object.clone()));
+    assert_eq!(code(&w.done(label)), 503, "a label makes no room");
+    let delete = w.request(Verb::Delete, "held", None);
+    assert_eq!(code(&w.done(delete)), 200);
+    let mut object = tree(&w.get("held"));
+    assert!(object["metadata"]["deletionTimestamp"].is_string());
+    object["metadata"]["finalizers"] = json!([]);
+    let release = w.request(Verb::Update, "held", Some(object));
+    assert_eq!(code(&w.done(release)), 200);
+    assert_eq!(code(&w.get("held")), 404);
+    w.full = false;
     w.step(Input::Space { ample: true });
     let again = w.create("b", "1");
     w.sync();

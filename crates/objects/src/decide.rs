@@ -5,6 +5,7 @@
 //! decided on what the [`View`] shows, so there is no read-modify-write over the mesh, and nothing here
 //! is done twice: an entry holds results.
 
+mod again;
 mod create;
 mod delete;
 mod patch;
@@ -235,6 +236,7 @@ impl Visit<'_> {
     }
 }
 
+pub use again::{Changed, again};
 pub(crate) use create::remix;
 
 /// A generated suffix for another name of the same write: `n` tells the names apart.

@@ -1,9 +1,10 @@
 //! What comes back from agreement: entries applied, writes durable, leadership gained and lost.
 
 use super::records::{self, Change, Objects};
+use super::room;
 use super::{Asked, Cell, Effect, Outcome, Pending, Reply, ReplyTo, Role, Waiting};
 use crate::bundle::{self, Bundle};
-use agree::cell::{self as agreed, Commit, Outcome as Applied, Write};
+use agree::cell::{self as agreed, Commit, Outcome as Applied};
 use agree::log::{Record as LogRecord, Ticket};
 use agree::raft::{self, CallId, Why};
 use base::{Now, Revision};
@@ -113,13 +114,11 @@ impl Cell {
     }
 
     /// While the disk has room everything may wait its turn. When it is full, only what takes nothing new
-    /// is served from the reserve: votes, terms, checkpoints, compaction, and entries that only delete.
+    /// is served from the reserve: votes, terms, checkpoints, compaction, and entries by which something goes.
     fn is_vital(&self, records: &[LogRecord]) -> bool {
-        let only_deletes = |payload| {
-            Commit::decode(payload).is_ok_and(|c| c.changes.iter().all(|c| matches!(c.write, Write::Delete { .. })))
-        };
+        let deletes = |payload| Commit::decode(payload).is_ok_and(|c| room::is_vital(&c));
         records.iter().all(|r| match r {
-            LogRecord::Entry { kind: 0, payload, .. } => payload.is_empty() || (!self.ample && only_deletes(payload)),
+            LogRecord::Entry { kind: 0, payload, .. } => payload.is_empty() || (!self.ample && deletes(payload)),
             _ => true,
         })
     }

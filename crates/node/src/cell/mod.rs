@@ -15,6 +15,7 @@ mod hold;
 mod outcome;
 mod records;
 mod request;
+mod room;
 
 pub use outcome::{Opened, Outcome, Reply};
 pub use records::{Change, Objects, Snapshot};

@@ -3,17 +3,18 @@
 use super::flight::Flight;
 use super::hold::Held;
 use super::records::{self, Overlaid, key_bytes, stored};
+use super::room;
 use super::{Asked, Cell, Effect, Finding, Future, Opened, Outcome, Pending, ReplyTo, Role, Snapshot, Waiting};
 use crate::bundle::Bundle;
-use agree::cell::{Change, Commit, Expect, Gone, RequestStamp, Seen, State, Write};
+use agree::cell::{After, Change, Commit, Expect, Gone, RequestStamp, Seen, State, Write};
 use agree::raft;
 use base::{Now, Revision, Time};
-use objects::decide::decide;
-use objects::decision::{Answer, Decision, Payload, Plan, Record};
+use bytes::Bytes;
+use objects::decide::{Changed, again, decide};
+use objects::decision::{Answer, Decision, Plan, Record};
 use objects::read::{At, ListPlan, WatchPlan, WatchStart};
 use objects::request::{Env, Key, Request, Shared, Stored, Verb, View};
 use objects::status::Status;
-use objects::views::bytes_from_storage;
 use std::sync::Arc;
 
 /// How often a request is decided again because what it was decided on did not come to be.
@@ -94,29 +95,33 @@ impl Cell {
             }
             Seen::Done(done) => done,
         };
-        let code = if request.verb == Verb::Create { 201 } else { 200 };
-        let now = done.keys.first().and_then(|k| self.state().get(k));
-        let payload = match now {
-            Some(r) => Payload::Json(bytes_from_storage(request.kind, &r.value)),
-            None => Payload::Status(Box::new(Status::success(200, None))),
+        let changed: Vec<Changed> = done.keys.iter().map(|key| self.changed(key, done.revision)).collect();
+        Some(Ok(again(request, &changed)))
+    }
+
+    /// What has become of an object that a request changed at `revision` or just before.
+    fn changed(&self, key: &Bytes, revision: Revision) -> Changed {
+        // One that was made since is another of the same name.
+        let now = self.state().get(key).filter(|r| r.created <= revision);
+        let last = || match &self.member.cell().history().last(key)?.after {
+            After::Put(r) | After::Deleted(r) => Some(r.clone()),
         };
-        Some(Ok(Answer { code, warnings: Vec::new(), payload }))
+        let gone = now.is_none();
+        let image = now.cloned().or_else(last).filter(|r| r.created <= revision && !r.is_empty());
+        Changed { key: records::key_of(key), image: image.map(|r| stored(&r)), gone }
     }
 
     fn propose(&mut self, now: Now, asked: Asked, plan: Plan, fx: &mut Vec<Effect>) {
-        if !self.ample && plan.writes.iter().any(|w| w.tree.is_some()) {
+        let finalizers = |key: &Key| self.state().get(&key_bytes(&key.storage, &key.name)).map(|r| stored(r));
+        let finalizers = |key: &Key| finalizers(key).map_or(0, |s| s.meta.finalizers.len());
+        if !self.ample && !room::is_deletion(&asked.request, &plan, finalizers) {
             let why = "the disk of the node that leads this cell is full: nothing was written. Delete what is not needed, or free space on the node; writing goes on by itself";
             return self.reply(asked.to, Outcome::Refused(Box::new(Status::unavailable(why))), fx);
         }
-        // One entry holds all of it, with the last images of what it removes.
-        let bytes: usize = plan
-            .writes
-            .iter()
-            .map(|w| match &w.tree {
-                Some(_) => 0,
-                None => self.state().get(&key_bytes(&w.key.storage, &w.key.name)).map_or(0, |r| r.len()),
-            })
-            .sum();
+        // One entry holds all of it, with the last images of what it removes. What it changes is about as long
+        // as it was, and what it makes is bounded by the request.
+        let length = |key: &Key| self.state().get(&key_bytes(&key.storage, &key.name)).map_or(0, |r| r.len());
+        let bytes: usize = plan.writes.iter().map(|w| length(&w.key)).sum();
         if bytes > ENTRY_BYTES_MAX {
             let why = format!(
                 "this would change {bytes} bytes of objects at once, and {ENTRY_BYTES_MAX} is the most; nothing was changed. Do it in parts, by label or one by one"

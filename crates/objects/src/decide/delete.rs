@@ -26,7 +26,7 @@ pub(super) struct DeleteOptions {
     pub(super) uid: Option<String>,
     pub(super) revision: Option<String>,
     policy: String,
-    orphan: Option<bool>,
+    pub(super) orphan: Option<bool>,
     pub(super) dry_run: bool,
 }
 
@@ -337,7 +337,7 @@ fn garbage_finalizers(kind: &Kind, obj: &Tree, options: &DeleteOptions) -> Vec<T
 }
 
 /// Kinds whose deletes answer with the object instead of a Status.
-fn returns_object(kind: &Kind) -> bool {
+pub(super) fn returns_object(kind: &Kind) -> bool {
     matches!(
         (kind.group, kind.kind),
         (
