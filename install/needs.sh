@@ -14,7 +14,7 @@ packages_of() {
         run) echo containerd runc containernetworking-plugins iptables nftables iproute2 ;;
         # kubectl comes as a Python package; a file system that forgets is mounted through FUSE; images are
         # made of busybox.
-        e2e) echo python3 python3-pip ca-certificates fuse3 busybox-static util-linux; packages_of run ;;
+        e2e) echo python3 python3-pip ca-certificates fuse3 busybox-static util-linux mount e2fsprogs; packages_of run ;;
         bench) echo etcd-server ;;
         *) echo "needs.sh: no group $1" >&2; exit 2 ;;
     esac
@@ -33,6 +33,8 @@ installed() {
         nftables) command -v nft ;;
         iproute2) command -v ip ;;
         util-linux) command -v setpriv ;;
+        mount) command -v mount ;;
+        e2fsprogs) command -v mkfs.ext4 ;;
         containernetworking-plugins) [ -x /usr/lib/cni/bridge ] || [ -x /opt/cni/bin/bridge ] ;;
         busybox-static) ldd "$(command -v busybox)" 2>&1 | grep -q 'not a dynamic' ;;
         *) false ;;

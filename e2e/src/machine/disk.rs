@@ -1,10 +1,54 @@
-//! What is on a machine's disk before anything runs: a fresh installation's `/etc`, and nothing else.
+//! A machine's disk: a file system of its own, so that how full this machine's is does not matter, with a
+//! fresh installation's `/etc` on it and nothing else.
 
-use anyhow::{Context, Result};
-use std::fs::{self, Permissions};
+use anyhow::{Context, Result, bail};
+use nix::mount::{MntFlags, umount2};
+use std::fs::{self, File, Permissions};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What fits on it. The file below takes as much of this machine's disk as is written.
+const BYTES: u64 = 32 << 30;
+
+/// A mounted disk. It is unmounted when the handle goes; the file below goes with its folder.
+#[derive(Debug)]
+pub(super) struct Disk(PathBuf);
+
+impl Disk {
+    /// Makes an empty one in that folder and mounts it.
+    pub(super) fn mount(folder: &Path) -> Result<Disk> {
+        let (image, at) = (folder.join("disk.img"), folder.join("disk"));
+        fs::create_dir_all(&at)?;
+        File::create(&image)?.set_len(BYTES)?;
+        run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image), "e2fsprogs")?;
+        run(Command::new("mount").args(["-o", "loop,noatime"]).arg(&image).arg(&at), "mount")?;
+        Ok(Disk(at))
+    }
+
+    /// Where it is mounted.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if let Err(e) = umount2(&self.0, MntFlags::MNT_DETACH) {
+            eprintln!("{} stays mounted: {e}", self.0.display());
+        }
+    }
+}
+
+fn run(command: &mut Command, package: &str) -> Result<()> {
+    let shown = format!("{command:?}");
+    let out = command.output().with_context(|| format!("cannot start {shown} (package {package})"))?;
+    if !out.status.success() {
+        bail!("{shown} failed; it needs /dev/loop-control: {}", String::from_utf8_lossy(&out.stderr).trim());
+    }
+    Ok(())
+}
 
 /// Files and folders of `/etc` that programs look for on any machine, taken from this one as they are.
 const FROM_HERE: &[&str] = &[

@@ -1,7 +1,7 @@
 //! A small machine of a story's own, made of namespaces: it has its own disk, processes, network and `/run`,
 //! and its plug can be pulled.
 //!
-//! Its root directory is a folder; programs come from this machine's `/usr`, which it cannot write. What it
+//! Its root directory is a file system of its own; programs come from this machine's `/usr`, which it cannot write. What it
 //! starts is in control groups of its own. A cable leads to the test and nowhere else. All of it goes when
 //! the handle goes or the test dies.
 
@@ -18,6 +18,7 @@ use crate::{Forgetful, Loss, Place, until};
 use anyhow::{Context, Result, bail};
 use cable::Cable;
 use cgroups::Groups;
+use disk::Disk;
 use inside::{Bind, Spec};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -36,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Machine {
     name: String,
-    disk: PathBuf,
+    disk: Disk,
     console: PathBuf,
     binds: Vec<Bind>,
     power: Mutex<Option<Power>>,
@@ -91,9 +92,9 @@ impl Machine {
     /// Without root, or if this kernel lacks something; the machine's console is part of the error.
     pub fn start(place: &Place, model: Model) -> Result<Machine> {
         let folder = place.join(&model.name);
-        let disk = folder.join("disk");
+        let disk = Disk::mount(&folder)?;
         let cable = Cable::number()?;
-        disk::install(&disk, &model.name, cable.outside())?;
+        disk::install(disk.path(), &model.name, cable.outside())?;
         let mut binds: Vec<Bind> = Vec::new();
         for program in &model.programs {
             let inside = Path::new(inside::PROGRAMS).join(program.file_name().context("a program without a name")?);
@@ -104,7 +105,7 @@ impl Machine {
             let mounted = Forgetful::mount(&folder.join("forgetful"), capacity_bytes)?;
             binds.push(Bind { outside: mounted.path().to_owned(), inside: at.clone(), read_only: false });
             for (n, name) in kept.into_iter().enumerate() {
-                let outside = folder.join(format!("kept-{n}"));
+                let outside = disk.path().join(format!("var/lib/kept-{n}"));
                 fs::create_dir_all(&outside)?;
                 binds.push(Bind { outside, inside: at.join(name), read_only: false });
             }
@@ -135,7 +136,7 @@ impl Machine {
 
     /// A path of the machine's disk as it is seen from outside.
     pub fn on_disk(&self, path: &str) -> PathBuf {
-        self.disk.join(path.trim_start_matches('/'))
+        self.disk.path().join(path.trim_start_matches('/'))
     }
 
     /// Where a program from outside is found inside.
@@ -154,7 +155,7 @@ impl Machine {
         }
         let spec = Spec {
             name: self.name.clone(),
-            disk: self.disk.clone(),
+            disk: self.disk.path().to_owned(),
             groups: self.groups.clone(),
             address: format!("{}/30", self.cable.inside()),
             gateway: self.cable.outside().to_string(),
