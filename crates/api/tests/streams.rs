@@ -16,9 +16,11 @@ use http::Request;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use support::{Served, start};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Message, protocol};
@@ -209,6 +211,38 @@ async fn exec_over_spdy_is_what_the_runtimes_client_speaks() {
     writer.await.unwrap();
     assert!(out == big);
     assert_eq!((err.as_str(), &end.outcome.await["reason"]), ("done", &json!("NonZeroExitCode")));
+}
+
+/// An output that breaks as soon as it is read, as a runtime leaves those of what it could not start.
+struct Broken;
+
+impl AsyncRead for Broken {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Err(std::io::ErrorKind::ConnectionReset.into()))
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_could_not_be_started_is_told_of_though_its_outputs_break() {
+    let served = start(Limits::default()).await;
+    *served.backend.streams.lock().unwrap() = Some(Box::new(|_| {
+        Ok(Connected::Remote(RemoteEnd {
+            stdin: None,
+            stdout: Some(Box::new(Broken)),
+            stderr: Some(Box::new(Broken)),
+            resize: None,
+            outcome: Box::pin(async {
+                json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "no such program"})
+            }),
+        }))
+    }));
+    let (mut ws, _) = websocket(&served, EXEC, "v5.channel.k8s.io").await;
+    let got = channels(&mut ws, false).await;
+    assert!(String::from_utf8_lossy(&got[&3]).contains("no such program"), "{got:?}");
+    let tls = served.tls(Some(("admin", &["system:masters"])), &[b"http/1.1"]).await;
+    let ask = Remote { command: vec!["x".into()], stdout: true, stderr: true, ..Remote::default() };
+    let end = client::remote(tls, "localhost", &EXEC.replace("stdin=true&", ""), &ask).await.unwrap();
+    assert_eq!(end.outcome.await["message"], "no such program");
 }
 
 #[tokio::test]

@@ -79,6 +79,10 @@ async fn outcome(error: Stream, version: u8, connection: Connection) -> Tree {
         Err(e) if text.is_empty() => {
             failure(format!("the container runtime went away before the process was over: {e}"))
         }
+        // From v4 on success has its words, too.
+        Ok(_) if text.is_empty() && version >= 4 => {
+            failure("the container runtime did not say how the process ended".to_owned())
+        }
         Ok(_) if text.is_empty() => success,
         _ if version >= 4 => {
             serde_json::from_slice(&text).unwrap_or_else(|_| failure(String::from_utf8_lossy(&text).into_owned()))

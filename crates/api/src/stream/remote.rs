@@ -16,6 +16,8 @@ use tokio::sync::mpsc;
 const OPEN_WITHIN: Duration = Duration::from_secs(30);
 /// A size is a line of some thirty bytes; what is longer than this is none.
 const SIZE_BYTES: usize = 4096;
+/// Bytes of output handed on at a time.
+const COPIED_BYTES: usize = 16 << 10;
 
 /// The protocols spoken over SPDY, best first, and their numbers.
 pub(crate) const SPDY_PROTOCOLS: [(&str, u8); 4] =
@@ -120,19 +122,24 @@ fn outcome_text(status: &Tree, version: u8) -> String {
     status.get("message").and_then(Tree::as_str).unwrap_or("the process failed").to_owned()
 }
 
+/// Hands on what a process writes, until it writes no more.
+///
+/// # Errors
+/// The client takes nothing more. Where the process's side breaks is an end like any other: a runtime breaks
+/// off the outputs of a process that it could not start, and why is in the outcome.
 async fn copy(
     from: Option<Box<dyn AsyncRead + Send + Unpin>>,
     to: Option<Box<dyn AsyncWrite + Send + Unpin>>,
 ) -> io::Result<()> {
     let Some(mut from) = from else { return Ok(()) };
-    match to {
-        Some(mut to) => {
-            tokio::io::copy(&mut from, &mut to).await?;
-            to.shutdown().await
-        }
-        // Nobody listens; the process must not wait for that.
-        None => tokio::io::copy(&mut from, &mut tokio::io::sink()).await.map(|_| ()),
+    // If nobody listens, the process must not wait for that.
+    let mut to = to.unwrap_or_else(|| Box::new(tokio::io::sink()));
+    let mut buf = vec![0; COPIED_BYTES];
+    while let Ok(n @ 1..) = from.read(&mut buf).await {
+        to.write_all(buf.get(..n).unwrap_or_default()).await?;
+        to.flush().await?;
     }
+    to.shutdown().await
 }
 
 /// Hands on the terminal's sizes: JSON objects, one after another.
