@@ -446,8 +446,8 @@ pub enum Answer {
     Image(Image),
     /// There is no such image here.
     NoImage,
-    /// Where each volume lies on the host, by its name.
-    Volumes(BTreeMap<String, String>),
+    /// Where each volume lies on the host, or why it could not be made; by its name.
+    Volumes(BTreeMap<String, Result<String, Failure>>),
     /// Where a file lies on the host.
     Path(String),
     /// How a command ended.

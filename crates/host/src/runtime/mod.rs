@@ -146,7 +146,7 @@ impl Runtime {
             Op::PullImage { image, auth } => cri.pull_image(&image, &auth).await,
             Op::Volumes { pod, volumes } => {
                 let pods = self.pods.clone();
-                blocking(move || pods.volumes(&pod, &volumes).map(Answer::Volumes)).await
+                blocking(move || Ok(Answer::Volumes(pods.volumes(&pod, &volumes)))).await
             }
             Op::File { pod, path, bytes, mode } => {
                 let pods = self.pods.clone();

@@ -48,39 +48,33 @@ impl Pods {
         self.logs.join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid))
     }
 
-    /// Makes volumes, or brings them up to date; says where each is. What is in an empty directory stays.
-    ///
-    /// # Errors
-    /// [`Why::Invalid`] for a name or a file's path that leads elsewhere, [`Why::Failed`] for the rest, with
-    /// the kubelet's words where it has some. Volumes before the one that failed are made.
-    pub fn volumes(&self, pod: &str, volumes: &[Volume]) -> Result<BTreeMap<String, String>, Failure> {
-        let mut made = BTreeMap::new();
-        for volume in volumes {
-            let at = match &volume.kind {
-                VolumeKind::Host { path, kind } => host_path::check(path, kind)?,
-                VolumeKind::Empty { memory, bytes_max } => {
-                    let dir = self.volume(pod, &volume.name)?;
-                    let make = || empty(&dir, memory.then_some(*bytes_max), volume.group);
-                    make().map_err(|e| failed("make the volume", &dir, &e))?;
-                    dir
-                }
-                VolumeKind::Files(files) => {
-                    let dir = self.volume(pod, &volume.name)?;
-                    if let Some(path) = files.iter().map(|f| &f.path).find(|p| !atomic::is_inside(p)) {
-                        return Err(invalid(format!("{path:?} is no path inside the volume {}", volume.name)));
-                    }
-                    let make = || {
-                        make_dir(&dir, 0o777)?;
-                        mounts::memory(&dir, None)?;
-                        atomic::write(&dir, files, volume.group)
-                    };
-                    make().map_err(|e| failed("write the volume", &dir, &e))?;
-                    dir
-                }
-            };
-            made.insert(volume.name.clone(), at.to_string_lossy().into_owned());
+    /// Makes volumes, or brings them up to date; says where each is. What is in an empty directory stays. One
+    /// that cannot be made keeps no other from being made: [`Why::Invalid`] for a name or a file's path that
+    /// leads elsewhere, [`Why::Failed`] for the rest, with the kubelet's words where it has some.
+    pub fn volumes(&self, pod: &str, volumes: &[Volume]) -> BTreeMap<String, Result<String, Failure>> {
+        let make = |v: &Volume| self.make(pod, v).map(|at| at.to_string_lossy().into_owned());
+        volumes.iter().map(|v| (v.name.clone(), make(v))).collect()
+    }
+
+    fn make(&self, pod: &str, volume: &Volume) -> Result<PathBuf, Failure> {
+        if let VolumeKind::Host { path, kind } = &volume.kind {
+            return host_path::check(path, kind);
         }
-        Ok(made)
+        let dir = self.volume(pod, &volume.name)?;
+        let made = match &volume.kind {
+            VolumeKind::Empty { memory, bytes_max } => empty(&dir, memory.then_some(*bytes_max), volume.group),
+            VolumeKind::Files(files) => {
+                if let Some(path) = files.iter().map(|f| &f.path).find(|p| !atomic::is_inside(p)) {
+                    return Err(invalid(format!("{path:?} is no path inside the volume {}", volume.name)));
+                }
+                make_dir(&dir, 0o777)
+                    .and_then(|()| mounts::memory(&dir, None))
+                    .and_then(|_| atomic::write(&dir, files, volume.group))
+            }
+            VolumeKind::Host { .. } => Ok(()),
+        };
+        made.map_err(|e| failed("make the volume", &dir, &e))?;
+        Ok(dir)
     }
 
     /// Writes a file into the pod's directory; says where it is. One that is there is written over, not

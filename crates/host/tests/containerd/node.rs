@@ -190,7 +190,7 @@ impl Pod {
         let volume = Volume { name: name.into(), kind, group: None };
         let pod = self.sandbox.pod.uid.clone();
         match self.ask(Op::Volumes { pod, volumes: vec![volume] }).await {
-            Answer::Volumes(made) => made[name].clone(),
+            Answer::Volumes(made) => made[name].clone().unwrap(),
             other => panic!("{other:?}"),
         }
     }

@@ -144,8 +144,7 @@ impl Pod {
                 self.wake_at(at);
                 for (name, lack) in lacks {
                     let Lack::Why(why) = lack else { continue };
-                    let message = format!("MountVolume.SetUp failed for volume {} : {why}", quote(&name));
-                    Events::record(cx, &self.tree, "", Type::Warning, "FailedMount", &message);
+                    self.not_mounted(cx, &name, &why);
                 }
             }
             Ok(volumes) => {
@@ -181,17 +180,37 @@ impl Pod {
     /// The host has answered.
     pub(super) fn volumes_done(&mut self, cx: &mut Cx<'_>, result: Result<Answer, Failure>) {
         let Some(volumes) = self.volumes.laying.take() else { return };
-        match result {
-            Ok(Answer::Volumes(paths)) => self.laid_out(cx, volumes, Some(paths)),
+        let whys: Vec<(String, String)> = match result {
+            Ok(Answer::Volumes(made)) => {
+                let (mut paths, mut whys) = (BTreeMap::new(), Vec::new());
+                for (name, at) in made {
+                    match at {
+                        Ok(path) => drop(paths.insert(name, path)),
+                        Err(why) => whys.push((name, super::start::failure(Err(why)))),
+                    }
+                }
+                if whys.is_empty() {
+                    self.laid_out(cx, volumes, Some(paths));
+                    return;
+                }
+                whys
+            }
             other => {
                 let why = super::start::failure(other);
-                self.volumes.retry.failed(cx.now.mono, RETRY_FIRST, RETRY_MOST);
-                let at = self.volumes.retry.at;
-                self.wake_at(at);
-                let message = format!("MountVolume.SetUp failed for pod volumes : {why}");
-                Events::record(cx, &self.tree, "", Type::Warning, "FailedMount", &message);
+                volumes.into_iter().map(|v| (v.name, why.clone())).collect()
             }
+        };
+        self.volumes.retry.failed(cx.now.mono, RETRY_FIRST, RETRY_MOST);
+        let at = self.volumes.retry.at;
+        self.wake_at(at);
+        for (name, why) in whys {
+            self.not_mounted(cx, &name, &why);
         }
+    }
+
+    fn not_mounted(&self, cx: &mut Cx<'_>, volume: &str, why: &str) {
+        let message = format!("MountVolume.SetUp failed for volume {} : {why}", quote(volume));
+        Events::record(cx, &self.tree, "", Type::Warning, "FailedMount", &message);
     }
 
     /// The volumes with all they hold, or what each lacks.

@@ -1,7 +1,8 @@
 //! A container runtime in memory, which refuses what a real one refuses and checks what must never be.
 
 use base::runtime::{
-    Answer, Container, ContainerState, Failure, Image, Op, Sandbox, Seen, SeenContainer, SeenSandbox, Volume, Why,
+    Answer, Container, ContainerState, Failure, Image, Op, Sandbox, Seen, SeenContainer, SeenSandbox, Volume,
+    VolumeKind, Why,
 };
 use base::{Now, Time, Wall};
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +29,8 @@ pub(crate) struct Runtime {
     pub(crate) pulls: Vec<String>,
     pub(crate) volumes: BTreeMap<(String, String), Volume>,
     pub(crate) files: BTreeMap<String, Vec<u8>>,
+    /// Paths of the host that are what a pod says they are.
+    pub(crate) host_paths: BTreeSet<String>,
     /// What commands come to, by container and command; 0 if not named.
     pub(crate) exec: BTreeMap<String, i32>,
     pub(crate) execs: Vec<String>,
@@ -125,7 +128,13 @@ impl Runtime {
                 for v in volumes {
                     self.volumes.insert((pod.clone(), v.name.clone()), v.clone());
                 }
-                let path = |v: &Volume| (v.name.clone(), format!("/pods/{pod}/{}", v.name));
+                let path = |v: &Volume| match &v.kind {
+                    VolumeKind::Host { path, .. } if !self.host_paths.contains(path) => {
+                        let message = format!("hostPath type check failed: {path} is not a file");
+                        (v.name.clone(), Err(Failure { why: Why::Failed, message }))
+                    }
+                    _ => (v.name.clone(), Ok(format!("/pods/{pod}/{}", v.name))),
+                };
                 Ok(Answer::Volumes(volumes.iter().map(path).collect()))
             }
             Op::File { pod, path, bytes, .. } => {

@@ -174,6 +174,24 @@ fn what_is_optional_may_be_missing_and_what_is_unknown_is_said() {
 }
 
 #[test]
+fn a_volume_that_the_host_cannot_make_is_named() {
+    let mut w = World::new();
+    let mut spec = with_volume(json!({"hostPath": {"path": "/no/file", "type": "File"}}));
+    spec["volumes"].as_array_mut().unwrap().push(json!({"name": "scratch", "emptyDir": {}}));
+    spec["containers"][0]["volumeMounts"].as_array_mut().unwrap().push(json!({"name": "scratch", "mountPath": "/s"}));
+    w.create("p", spec);
+    w.go(seconds(3));
+    let told: Vec<String> = w.api.events("p").into_iter().filter(|e| e.0 == "FailedMount").map(|e| e.1).collect();
+    assert_eq!(
+        told,
+        ["MountVolume.SetUp failed for volume \"v\" : hostPath type check failed: /no/file is not a file"]
+    );
+    assert!(w.rt.sandboxes.is_empty());
+    w.rt.host_paths.insert("/no/file".into());
+    w.wait("p", "Running");
+}
+
+#[test]
 fn a_volume_that_no_container_mounts_is_not_waited_for() {
     let mut w = World::new();
     let mut spec = with_volume(json!({"configMap": {"name": "gone"}}));
