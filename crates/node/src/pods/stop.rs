@@ -10,8 +10,8 @@ use super::ops::What;
 use super::pod::Pod;
 use super::seen::{Expect, has_ended, is_running};
 use super::spec::{self, List, containers, is_sidecar};
-use base::Time;
 use base::runtime::{Answer, Failure, Op, Why};
+use base::{Now, Time, Wall};
 use objects::kinds::tree::Fields;
 use std::time::Duration;
 
@@ -77,6 +77,16 @@ impl Pod {
         grace.map_or(GRACE_MIN, seconds)
     }
 
+    /// What is left of the grace of a pod that is deleted. It runs from the deletion and not from when this
+    /// daemon heard of it, or each restart of the daemon would give all of it anew.
+    fn left(&self, now: Now) -> Duration {
+        match Wall::parse_rfc3339(self.tree.at("metadata").text("deletionTimestamp")) {
+            // The object names the second in which the grace is over.
+            Some(second) => (second + Duration::from_secs(1)).since(now.wall).max(GRACE_MIN),
+            None => Duration::MAX,
+        }
+    }
+
     /// Begins to stop a container that runs, if it is not being stopped already. A grace that has become
     /// shorter since cuts what is left.
     pub(super) fn stop(&mut self, cx: &mut Cx<'_>, id: &str, reason: Reason, message: &str) {
@@ -98,6 +108,7 @@ impl Pod {
         if !self.is_settled() {
             return;
         }
+        let grace = grace.min(self.left(cx.now));
         let message = match message {
             "" => format!("Stopping container {name}"),
             m => m.to_owned(),

@@ -159,6 +159,25 @@ fn after_a_reboot_pods_start_again_and_count_on() {
 }
 
 #[test]
+fn a_restart_of_the_daemon_gives_no_new_grace() {
+    let mut w = World::new();
+    let mut slow = container("c", "run");
+    slow["lifecycle"] = json!({"preStop": {"sleep": {"seconds": 100}}});
+    let uid = w.create("web", json!({"terminationGracePeriodSeconds": 60, "containers": [slow]}));
+    w.wait("web", "Running");
+    w.delete("web", 60);
+    let deleted = w.now.wall;
+    for _ in 0..3 {
+        w.go(seconds(25));
+        w.restart();
+    }
+    assert!(w.until(seconds(60), |w| w.is_gone("web", &uid)));
+    let took = w.now.wall.since(deleted);
+    assert!(took >= seconds(60) && took < seconds(80), "{took:?}");
+    assert_eq!(w.rt.starts_of("c"), 1);
+}
+
+#[test]
 fn cut_off_from_its_cell_a_node_runs_its_pods_on() {
     let mut w = World::new();
     let uid = w.create("web", json!({"containers": [container("c", "run")]}));
