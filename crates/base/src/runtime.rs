@@ -290,7 +290,6 @@ pub struct PullAuth {
     pub password: String,
     pub identity_token: String,
     pub registry_token: String,
-    pub server: String,
 }
 
 /// An HTTP request of a probe or a hook.

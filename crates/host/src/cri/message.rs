@@ -41,7 +41,9 @@ pub(super) fn auth(auth: &PullAuth) -> v1::AuthConfig {
         password: auth.password.clone(),
         identity_token: auth.identity_token.clone(),
         registry_token: auth.registry_token.clone(),
-        server_address: auth.server.clone(),
+        // containerd gives credentials to no other host than this, and the host it asks is another one for a
+        // mirror, and for Docker's own registry. Which image they are for is decided already.
+        server_address: String::new(),
         auth: String::new(),
     }
 }

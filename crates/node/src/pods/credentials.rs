@@ -33,10 +33,10 @@ fn entries(secret: &Tree) -> Vec<(String, PullAuth)> {
         _ => Tree::Null,
     };
     let auths = auths.as_object().into_iter().flatten();
-    auths.map(|(server, entry)| (place(server), auth(server, entry))).collect()
+    auths.map(|(server, entry)| (place(server), auth(entry))).collect()
 }
 
-fn auth(server: &str, entry: &Tree) -> PullAuth {
+fn auth(entry: &Tree) -> PullAuth {
     let joined = String::from_utf8(decode(entry.text("auth"))).unwrap_or_default();
     let (user, password) = joined.split_once(':').unwrap_or_default();
     let either = |field: &str, other: &str| match entry.text(field) {
@@ -48,7 +48,6 @@ fn auth(server: &str, entry: &Tree) -> PullAuth {
         password: either("password", password),
         identity_token: entry.text("identitytoken").to_owned(),
         registry_token: entry.text("registrytoken").to_owned(),
-        server: server.to_owned(),
     }
 }
 

@@ -38,7 +38,7 @@ impl Images {
     /// Has an image pulled for a pod, who is told when it is done. Gives the name of the pull.
     pub(super) fn pull(cx: &mut Cx<'_>, pod: &Arc<str>, image: &str, auth: Vec<PullAuth>) -> String {
         // Who may pull with other credentials must not wait for, or profit from, those who may not.
-        let who: Vec<String> = auth.iter().map(|a| format!("{}@{}", a.username, a.server)).collect();
+        let who: Vec<&str> = auth.iter().map(|a| a.username.as_str()).collect();
         let mut name = format!("{image} {}", who.join(" "));
         while cx.shared.images.pulls.get(&name).is_some_and(|p| p.auth != auth || p.result.is_some()) {
             name.push('+');
