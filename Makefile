@@ -45,7 +45,7 @@ tools:
 	@sh e2e/tools.sh $(BEEMESH_TOOLS)
 
 e2e: build tools
-	RUST_LIB_BACKTRACE=0 cargo test --locked --workspace --test containerd --test scenarios
+	RUST_LIB_BACKTRACE=0 cargo test --locked --workspace --test containerd --test scenarios -- --test-threads=2
 
 SEEDS ?= 0..2000
 sim:

@@ -80,6 +80,16 @@ fn what_was_acknowledged_survives_kill_9() -> Result<()> {
 
 /// Writers create configmaps until the node is killed under them; what kubectl called created is noted.
 pub(crate) fn write_until_killed(node: &mut Node, round: u32, acknowledged: &Mutex<BTreeSet<String>>) -> Result<()> {
+    write_until(node, round, acknowledged, Node::kill)
+}
+
+/// The same until the node's end of any kind.
+pub(crate) fn write_until(
+    node: &mut Node,
+    round: u32,
+    acknowledged: &Mutex<BTreeSet<String>>,
+    end: impl FnOnce(&mut Node) -> Result<()>,
+) -> Result<()> {
     let stop = AtomicBool::new(false);
     let kubectl = node.kubectl();
     let before = count(acknowledged);
@@ -102,9 +112,9 @@ pub(crate) fn write_until_killed(node: &mut Node, round: u32, acknowledged: &Mut
         let enough = e2e::until("ten acknowledged writes", Duration::from_secs(60), || {
             Ok((count(acknowledged) >= before + 10).then_some(()))
         });
-        let killed = node.kill();
+        let ended = end(node);
         stop.store(true, Ordering::Relaxed);
-        enough.and(killed)
+        enough.and(ended)
     })
 }
 

@@ -1,8 +1,17 @@
 //! The stories, one a file. `make e2e` tells them: they need root, the built program and kubectl.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod a_deployment;
 mod a_disk_that_forgets;
 mod a_machine;
+mod at_the_api;
 mod bad_days;
+mod daemon_killed;
+mod env_and_volumes;
 mod first_objects;
+mod images_and_runtime;
+mod inside_a_pod;
+mod lives_of_pods;
+mod networks;
 mod power_cuts;
+mod with_pods;

@@ -1,5 +1,6 @@
 //! Container images made here, out of the static busybox of this machine: no network is needed to run a pod.
 
+use crate::process;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -77,18 +78,27 @@ pub fn nginx(tag: &str) -> Result<Image> {
         ..Config::default()
     };
     let page = format!("<h1>Welcome to nginx!</h1>\n<p>{tag}</p>\n");
-    image("library/nginx", tag, &[("usr/share/nginx/html/index.html", page.as_bytes())], &config)
+    image("library/nginx", tag, &[("usr/share/nginx/html/index.html", 0o644, page.as_bytes())], &config)
+}
+
+/// kubectl, for a pod that asks the API.
+///
+/// # Errors
+/// As [`busybox`], or if there is no kubectl.
+pub fn kubectl() -> Result<Image> {
+    let program = std::fs::read(process::tool("kubectl")?)?;
+    image("tools/kubectl", "latest", &[("bin/kubectl", 0o755, &program)], &Config::default())
 }
 
 fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|&w| w.to_owned()).collect()
 }
 
-/// An image with busybox, its applets and these files.
+/// An image with busybox, its applets and these files, each with its permission bits.
 ///
 /// # Errors
 /// As [`busybox`].
-pub fn image(repository: &str, tag: &str, files: &[(&str, &[u8])], config: &Config) -> Result<Image> {
+pub fn image(repository: &str, tag: &str, files: &[(&str, u32, &[u8])], config: &Config) -> Result<Image> {
     let layer = layer(files)?;
     let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned();
     let env: Vec<String> = std::iter::once(path).chain(config.env.iter().cloned()).collect();
@@ -118,7 +128,7 @@ fn architecture() -> &'static str {
     }
 }
 
-fn layer(files: &[(&str, &[u8])]) -> Result<Vec<u8>> {
+fn layer(files: &[(&str, u32, &[u8])]) -> Result<Vec<u8>> {
     let (program, applets) = shell()?;
     let mut tar = Builder::new(Vec::new());
     let folders = ["bin/", "dev/", "etc/", "home/", "proc/", "root/", "sys/", "usr/", "usr/bin/", "var/"];
@@ -136,8 +146,8 @@ fn layer(files: &[(&str, &[u8])]) -> Result<Vec<u8>> {
         tar.append_link(&mut header, format!("bin/{applet}"), "busybox")?;
     }
     tar.append_link(&mut header(EntryType::Symlink, 0o777, 0), "usr/bin/env", "../../bin/busybox")?;
-    for (path, bytes) in files {
-        entry(&mut tar, path, EntryType::Regular, 0o644, bytes)?;
+    for (path, mode, bytes) in files {
+        entry(&mut tar, path, EntryType::Regular, *mode, bytes)?;
     }
     Ok(tar.into_inner()?)
 }

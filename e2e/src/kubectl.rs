@@ -1,26 +1,38 @@
 //! The real kubectl, at the version the stories are written for.
 
 use crate::process::{self, Answer, Killed, collect};
-use crate::until;
+use crate::{Terminal, until};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+/// How long something may take that waits for pods.
+const LONG: Duration = Duration::from_secs(60);
 
 /// A kubectl bound to one kubeconfig.
 #[derive(Clone, Debug)]
 pub struct Kubectl {
     kubeconfig: PathBuf,
     home: PathBuf,
+    env: Vec<(String, String)>,
 }
 
 impl Kubectl {
     pub(crate) fn new(kubeconfig: &Path, home: &Path) -> Kubectl {
-        Kubectl { kubeconfig: kubeconfig.to_owned(), home: home.to_owned() }
+        Kubectl { kubeconfig: kubeconfig.to_owned(), home: home.to_owned(), env: Vec::new() }
+    }
+
+    /// The same, with a variable more in its environment.
+    #[must_use]
+    pub fn with_env(&self, name: &str, value: &str) -> Kubectl {
+        let mut other = self.clone();
+        other.env.push((name.to_owned(), value.to_owned()));
+        other
     }
 
     /// Runs a command to its end, whatever that is.
@@ -76,6 +88,28 @@ impl Kubectl {
         Ok(answer.stderr)
     }
 
+    /// Starts a command at a terminal.
+    ///
+    /// # Errors
+    /// If kubectl is not there.
+    pub fn terminal(&self, args: &[&str]) -> Result<Terminal> {
+        Terminal::open(&self.command(args)?)
+    }
+
+    /// Runs a command until it succeeds and prints this.
+    ///
+    /// # Errors
+    /// If that does not come, with what it said last.
+    pub fn until_prints(&self, wanted: &str, args: &[&str]) -> Result<()> {
+        let mut last = String::new();
+        until(&format!("{wanted:?}"), LONG, || {
+            let answer = self.run(args)?;
+            last = answer.told();
+            Ok((answer.succeeded() && answer.stdout == wanted).then_some(()))
+        })
+        .with_context(|| format!("what it said last: {last}"))
+    }
+
     /// Starts a command that goes on (`get --watch`, `logs -f`), line by line.
     ///
     /// # Errors
@@ -97,9 +131,9 @@ impl Kubectl {
     }
 
     fn command(&self, args: &[&str]) -> Result<Command> {
-        let tools = std::env::var_os("BEEMESH_TOOLS").context("BEEMESH_TOOLS names no folder: run `make e2e`")?;
-        let mut command = Command::new(Path::new(&tools).join("kubectl"));
+        let mut command = Command::new(process::tool("kubectl")?);
         command.args(args).env("KUBECONFIG", &self.kubeconfig).env("HOME", &self.home);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         Ok(command)
     }
 }
@@ -126,6 +160,29 @@ impl Watching {
         let seen = || Ok(self.lines().iter().any(|l| l == wanted).then_some(()));
         until(&format!("the line {wanted:?}"), Duration::from_secs(30), seen)
             .with_context(|| format!("what came: {:?}", self.lines()))
+    }
+
+    /// Waits for a line with something in it. Returns it.
+    ///
+    /// # Errors
+    /// If it does not come, with what came.
+    pub fn until_line_with(&self, wanted: &str) -> Result<String> {
+        let seen = || Ok(self.lines().into_iter().find(|l| l.contains(wanted)));
+        until(&format!("a line with {wanted:?}"), LONG, seen).with_context(|| format!("what came: {:?}", self.lines()))
+    }
+
+    /// Waits for its own end. Returns how it ended and the lines it printed.
+    ///
+    /// # Errors
+    /// If it goes on.
+    pub fn until_end(mut self) -> Result<(ExitStatus, Vec<String>)> {
+        let status = until("the end of a command", LONG, || Ok(self.child.0.try_wait()?));
+        let status = status.with_context(|| format!("what came: {:?}", self.lines()))?;
+        if let Some((reader, stderr)) = self.threads.take() {
+            drop(reader.join());
+            drop(stderr.join());
+        }
+        Ok((status, self.lines()))
     }
 
     /// Ends it. Returns the lines it printed and what it complained.

@@ -12,6 +12,7 @@ pub mod node;
 pub mod place;
 pub mod process;
 pub mod registry;
+pub mod terminal;
 pub mod wait;
 
 pub use forgetful::{Forgetful, Loss};
@@ -21,4 +22,5 @@ pub use node::{Node, Options};
 pub use place::Place;
 pub use process::Answer;
 pub use registry::{Manner, Registry};
+pub use terminal::Terminal;
 pub use wait::until;

@@ -119,3 +119,12 @@ pub(crate) fn built(name: &str) -> Result<PathBuf> {
     File::open(&program).with_context(|| format!("{} is not built: make e2e builds it", program.display()))?;
     Ok(Path::new(&program).to_owned())
 }
+
+/// A program that `make` fetched.
+///
+/// # Errors
+/// If it is not known where it is.
+pub fn tool(name: &str) -> Result<PathBuf> {
+    let tools = std::env::var_os("BEEMESH_TOOLS").context("BEEMESH_TOOLS names no folder: run `make e2e`")?;
+    Ok(Path::new(&tools).join(name))
+}

@@ -6,7 +6,6 @@ use e2e::Place;
 use prost::Message;
 use std::fs::File;
 use std::net::Ipv4Addr;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tonic::client::Grpc;
@@ -47,8 +46,7 @@ struct Nothing {}
 
 impl Etcd {
     pub(crate) fn start(runtime: &tokio::runtime::Runtime, place: &Place) -> Result<Etcd> {
-        let tools = std::env::var_os("BEEMESH_TOOLS").context("BEEMESH_TOOLS names no folder: run `make bench`")?;
-        let program = Path::new(&tools).join("etcd");
+        let program = e2e::process::tool("etcd")?;
         let told = Command::new(&program).arg("--version").output().context("no etcd: run `make bench`")?;
         let told = String::from_utf8_lossy(&told.stdout).into_owned();
         let number = told.lines().find_map(|l| l.strip_prefix("etcd Version: ")).context("a strange etcd")?;
