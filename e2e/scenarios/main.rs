@@ -4,6 +4,7 @@
 mod a_deployment;
 mod a_disk_that_forgets;
 mod a_machine;
+mod all_namespaces;
 mod at_the_api;
 mod bad_days;
 mod daemon_killed;

@@ -13,21 +13,25 @@ use base::{CellId, Revision};
 use bytes::Bytes;
 use identity::{BoundObject, Identity, TokenRequest};
 use node::bundle::Bundle;
-use node::cell::{Opened, Outcome, Snapshot};
+use node::cell::{Change, Opened, Outcome, Snapshot};
 use node::errand::{Answered, Errand};
+use node::gateway::across::{self, Start};
 use node::gateway::bound::{Bound, Standing};
 use node::gateway::{Next, Retry, grant, home};
 use objects::decision::Token;
 use objects::kinds::{self, Kind};
 use objects::openapi;
 use objects::rbac::{self, Attributes};
-use objects::read::{At, Continue, ListAnswer, ListPlan, WatchStart};
+use objects::read::{At, Continue, ListAnswer, ListPlan, WatchPlan, WatchStart};
 use objects::request::{Request, Shared, Stored, User, Verb, View};
 use objects::status::Status;
 use objects::views;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+/// How often a watch over all namespaces is begun anew before its client hears of it.
+const BEGINNINGS: usize = 5;
 
 /// The gateway's backend on this node.
 pub(crate) struct Node {
@@ -119,18 +123,26 @@ impl Node {
         home(request, bundle, f.root, f.registry)
     }
 
-    /// Asks a cell to close `at` and to show a resource as it is there.
-    async fn collect(&self, cell: CellId, storage: &'static str, at: Revision) -> Result<Snapshot, Refusal> {
+    /// Asks a cell to close `at` and to show a resource as it is there, or what happened to it between `after`
+    /// and `at`. `None`: its namespace has ended.
+    async fn collect(
+        &self,
+        cell: CellId,
+        storage: &'static str,
+        at: Revision,
+        after: Option<Revision>,
+    ) -> Result<Option<Outcome>, Refusal> {
         let mut retry = Retry::new(clock::now().mono);
         let mut changes = self.driver.changes();
         loop {
             changes.borrow_and_update();
             let settled = match self.driver.cell(cell) {
-                Some(seat) => self.driver.collect(&seat, storage.into(), at).await,
+                Some(seat) => self.driver.collect(&seat, storage.into(), at, after).await,
+                None if !self.driver.bundle().cells().iter().any(|(_, c)| *c == cell) => return Ok(None),
                 None => Settled { outcome: Outcome::NotLeader, events: None },
             };
             match (retry.next(clock::now().mono, &settled.outcome), settled.outcome) {
-                (Next::Give, Outcome::Collected(snapshot)) => return Ok(snapshot),
+                (Next::Give, outcome @ (Outcome::Collected(_) | Outcome::Recalled(_))) => return Ok(Some(outcome)),
                 (Next::Give, other) => return Err(refusal(other)),
                 (Next::Refuse(status), _) => return Err(status),
                 (Next::WaitUntil(until), _) => {
@@ -141,23 +153,61 @@ impl Node {
         }
     }
 
+    async fn state_at(&self, cell: CellId, storage: &'static str, at: Revision) -> Result<Option<Snapshot>, Refusal> {
+        match self.collect(cell, storage, at, None).await? {
+            Some(Outcome::Collected(snapshot)) => Ok(Some(snapshot)),
+            Some(other) => Err(refusal(other)),
+            None => Ok(None),
+        }
+    }
+
+    async fn between(
+        &self,
+        cell: CellId,
+        storage: &'static str,
+        after: Revision,
+        at: Revision,
+    ) -> Result<Option<Vec<Change>>, Refusal> {
+        match self.collect(cell, storage, at, Some(after)).await? {
+            Some(Outcome::Recalled(changes)) => Ok(Some(changes)),
+            Some(other) => Err(refusal(other)),
+            None => Ok(None),
+        }
+    }
+
     /// A list over all namespaces: authorised once, at root; every cell shows its part at one revision
     /// that nothing is still to come at or below. `plan` is root's answer.
     async fn list_all(&self, kind: &'static Kind, plan: ListPlan) -> Result<Reply, Refusal> {
-        let at = match plan.at {
-            At::Latest => Revision::end_of(clock::wall()),
-            At::NotOlderThan(asked) => asked.max(Revision::end_of(clock::wall())),
-            At::Exactly(asked) => asked,
-        };
+        for _ in 0..BEGINNINGS {
+            let at = match plan.at {
+                At::Latest => Revision::end_of(clock::wall()),
+                At::NotOlderThan(asked) => asked.max(Revision::end_of(clock::wall())),
+                At::Exactly(asked) => asked,
+            };
+            match (self.list_at(kind, &plan, at).await?, plan.at) {
+                (Some(list), _) => return Ok(list),
+                (None, At::Exactly(_)) => {
+                    let why = "a namespace has ended since then: list again from the beginning";
+                    return Err(Box::new(Status::expired(why)));
+                }
+                (None, _) => {}
+            }
+        }
+        Err(Box::new(Status::unavailable("namespaces end faster than all of them can be listed; try again")))
+    }
+
+    /// `None`: a namespace has ended while it was asked.
+    async fn list_at(&self, kind: &'static Kind, plan: &ListPlan, at: Revision) -> Result<Option<Reply>, Refusal> {
         // Root first: the namespaces there are at that revision.
-        let namespaces = self.collect(self.driver.founding().root, "Namespace", at).await?;
+        let root = self.driver.founding().root;
+        let Some(namespaces) = self.state_at(root, "Namespace", at).await? else { return Ok(None) };
         let after = plan.after.as_deref().unwrap_or_default();
         let (from, rest) = after.split_once('/').unwrap_or((after, ""));
         let mut items: Vec<Stored> = Vec::new();
         let (mut last, mut left) = (None, 0u64);
         for (namespace, _) in namespaces.iter(None).filter(|(n, _)| &**n >= from) {
-            let Some(cell) = self.driver.bundle().cell_of(&namespace) else { continue };
-            let part = self.collect(cell, kind.storage, at).await?;
+            let Some(cell) = self.driver.bundle().cell_of(&namespace) else { return Ok(None) };
+            let Some(part) = self.state_at(cell, kind.storage, at).await? else { return Ok(None) };
             let begin = (*namespace == *from && !rest.is_empty()).then_some(rest);
             for (name, stored) in part.iter(begin) {
                 if !plan.selection.matches(&stored.meta, &name, &namespace) {
@@ -178,12 +228,11 @@ impl Node {
             found.continue_token = Continue::after(&last, Some(at)).encode();
             found.remaining = plan.selection.is_everything().then_some(left);
         }
-        Ok(Reply::List(List::of(kind, found, plan.warnings)))
+        Ok(Some(Reply::List(List::of(kind, found, plan.warnings.clone()))))
     }
 
     async fn answer(&self, request: Request) -> Result<Reply, Refusal> {
         let kind = request.kind;
-        let over_all = kind.namespaced && request.namespace.is_none();
         let creates_namespace =
             request.verb == Verb::Create && kind.storage == "Namespace" && request.subresource.is_empty();
         let user = request.user.clone();
@@ -192,7 +241,7 @@ impl Node {
                 Ok(Reply::One(self.opened(answer).await))
             }
             Outcome::Done(answer) => Ok(Reply::One(answer)),
-            Outcome::List { plan, .. } if over_all => self.list_all(kind, plan).await,
+            Outcome::ListAll(plan) => self.list_all(kind, plan).await,
             Outcome::List { plan, snapshot } => {
                 let found = plan.run(snapshot.iter(plan.after.as_deref()), snapshot.revision());
                 Ok(Reply::List(List::of(kind, found, plan.warnings)))
@@ -247,17 +296,11 @@ impl Node {
     }
 
     async fn open(&self, request: Request) -> Result<Watch, Refusal> {
-        if request.kind.namespaced && request.namespace.is_none() {
-            // Answered plainly rather than with root's (empty) part of it.
-            let what = format!(
-                "watching {} over all namespaces is not served by this release: watch one namespace",
-                request.kind.plural
-            );
-            return Err(Box::new(Status::bad_request(what)));
-        }
+        let kind = request.kind;
         let settled = self.ask(request).await;
         let (opened, events) = match (settled.outcome, settled.events) {
             (Outcome::Watch(opened), Some(events)) => (opened, events),
+            (Outcome::WatchAll(plan), _) => return self.watch_all(kind, plan).await,
             (other, _) => return Err(refusal(other)),
         };
         let Opened { kind, plan, state, revision, .. } = *opened;
@@ -272,6 +315,61 @@ impl Node {
             Box::new(chosen.into_iter()) as Box<dyn Iterator<Item = Bytes> + Send>
         });
         Ok(Watch { initial, initial_end: marked.then_some(revision), events, warnings: Vec::new() })
+    }
+
+    /// A watch over all namespaces. A namespace may end, or a stream fall behind, before it is open: then it
+    /// begins anew.
+    async fn watch_all(&self, kind: &'static Kind, plan: WatchPlan) -> Result<Watch, Refusal> {
+        for _ in 0..BEGINNINGS {
+            if let Some(watch) = self.begin_all(kind, &plan).await? {
+                return Ok(watch);
+            }
+        }
+        Err(Box::new(Status::unavailable(
+            "namespaces come and go faster than a watch over all of them can begin; try again",
+        )))
+    }
+
+    /// It begins at a moment of the frontier, with the state of every cell at it, or with what happened in each
+    /// since the revision it goes on from.
+    async fn begin_all(&self, kind: &'static Kind, plan: &WatchPlan) -> Result<Option<Watch>, Refusal> {
+        let (start, with_state, marked) = match plan.start {
+            WatchStart::State { not_older_than, mark } => (Start::At(not_older_than), true, mark),
+            WatchStart::Newest(not_older_than) => (Start::At(not_older_than), false, false),
+            WatchStart::After(asked) => (Start::After(asked), false, false),
+        };
+        let place = self.driver.join_all(kind, start).await?;
+        let at = place.begun.at;
+        let mut initial: Vec<Bytes> = Vec::new();
+        if with_state {
+            let mut cells: Vec<_> = place.begun.cells.iter().collect();
+            cells.sort_by(|a, b| a.1.cmp(&b.1));
+            for (cell, namespace) in cells {
+                let Some(part) = self.state_at(*cell, kind.storage, at).await? else { return Ok(None) };
+                let meant = part.iter(None).filter(|(name, s)| plan.selection.matches(&s.meta, name, namespace));
+                initial.extend(meant.map(|(_, s)| views::bytes_from_storage(kind, &s.json)));
+            }
+        }
+        let mut parts = Vec::new();
+        if let Some(after) = place.begun.after {
+            let root = self.driver.founding().root;
+            let Some(namespaces) = self.between(root, "Namespace", after, at).await? else { return Ok(None) };
+            if across::lost_a_namespace(&namespaces) {
+                let why = "a namespace has ended since then: list again, and watch from there";
+                return Err(Box::new(Status::expired(why)));
+            }
+            for (cell, namespace) in place.begun.cells.iter() {
+                let Some(part) = self.between(*cell, kind.storage, after, at).await? else { return Ok(None) };
+                parts.push((*cell, namespace.clone(), part));
+            }
+        }
+        let Some(events) = place.open(kind, plan.clone(), &across::in_order(parts))? else { return Ok(None) };
+        Ok(Some(Watch {
+            initial: with_state.then(|| Box::new(initial.into_iter()) as Box<dyn Iterator<Item = Bytes> + Send>),
+            initial_end: marked.then_some(at),
+            events,
+            warnings: Vec::new(),
+        }))
     }
 
     /// Whether something a token is bound to is still there.

@@ -532,7 +532,10 @@ impl World {
             | Effect::Resume
             | Effect::Live { .. }
             | Effect::Bundle(_)
-            | Effect::Progress { .. } => {}
+            | Effect::Progress { .. }
+            // Nobody reads over many cells here.
+            | Effect::Subscribed { .. }
+            | Effect::Closed { .. } => {}
         }
         Ok(())
     }

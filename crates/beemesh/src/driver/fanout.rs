@@ -4,7 +4,7 @@
 //! thread that stepped the cell, and its buffer is bounded: one that does not keep up is ended, and its
 //! client resumes from the last revision it saw.
 
-use api::port::{Event, WATCH_BUFFER};
+use api::port::{Event, Refusal, WATCH_BUFFER};
 use base::Revision;
 use node::cell::Change;
 use objects::kinds::Kind;
@@ -28,8 +28,13 @@ impl Watcher {
 
     /// Hands it a change if it is meant. `false`: it is gone or too slow, and is to be dropped.
     pub(crate) fn tell(&self, change: &Change) -> bool {
+        self.tell_in(&self.plan.namespace, change)
+    }
+
+    /// The same of a change in this namespace, for a watcher of all of them.
+    pub(crate) fn tell_in(&self, namespace: &str, change: &Change) -> bool {
         let (before, after) = (change.before.as_ref(), change.after.as_ref());
-        let Some(what) = self.plan.event(&change.key.name, before, after) else {
+        let Some(what) = self.plan.event_in(namespace, &change.key.name, before, after) else {
             return !self.events.is_closed();
         };
         let object = self.plan.object(self.kind, what, change.revision, before, after);
@@ -41,9 +46,18 @@ impl Watcher {
         self.events.try_send(event).is_ok()
     }
 
+    /// Says why it cannot go on, where there is room for that.
+    pub(crate) fn end(&self, status: Refusal) {
+        let _ = self.events.try_send(Event::Error(status));
+    }
+
     /// Tells it up to where it has seen everything. `false` as for [`Watcher::tell`].
     pub(crate) fn mark(&self, revision: Revision) -> bool {
-        !self.plan.bookmarks || self.events.try_send(Event::Bookmark(revision)).is_ok()
+        if self.plan.bookmarks {
+            self.events.try_send(Event::Bookmark(revision)).is_ok()
+        } else {
+            !self.events.is_closed()
+        }
     }
 }
 
@@ -73,7 +87,7 @@ impl Fanout {
 
     /// Marks a revision for all who want bookmarks, and forgets those who are gone.
     pub(crate) fn mark(&mut self, revision: Revision) {
-        self.watchers.retain(|w| !w.events.is_closed() && w.mark(revision));
+        self.watchers.retain(|w| w.mark(revision));
     }
 
     /// Whether nobody is left.

@@ -3,6 +3,7 @@
 //! Effects are done on the thread that stepped the machine, in their order. What a machine wants written
 //! goes to the log's thread; what became durable comes back from it and is stepped there.
 
+pub(crate) mod across;
 pub(crate) mod clock;
 pub(crate) mod errands;
 pub(crate) mod fanout;
@@ -10,6 +11,7 @@ pub(crate) mod seat;
 pub(crate) mod timers;
 pub(crate) mod work;
 
+use across::Joined;
 use agree::log::{Command, Notice, Persist, Refusal, Space};
 use api::port::Event;
 use arc_swap::ArcSwap;
@@ -83,6 +85,7 @@ pub(crate) struct Driver {
     /// Rises with every change of who leads or what the bundle says: wakes callers that wait for either.
     changed: watch::Sender<u64>,
     fanouts: Mutex<HashMap<(CellId, Arc<str>), Fanout>>,
+    joined: Joined,
     timers: Arc<Timers<CellId>>,
     chance: Mutex<Chance>,
     space: AtomicBool,
@@ -110,6 +113,7 @@ impl Driver {
             bundle: ArcSwap::default(),
             changed: watch::Sender::new(0),
             fanouts: Mutex::default(),
+            joined: Joined::new(),
             timers: Timers::new(),
             chance: Mutex::new(chance),
             space: AtomicBool::new(true),
@@ -149,6 +153,7 @@ impl Driver {
         std::thread::Builder::new()
             .name("timers".into())
             .spawn(move || me.timers.clone().run(|| clock::now().mono, |cell| me.tick(cell)))?;
+        self.joined.start(self)?;
         self.seat(self.founding.root, Role::Root, Some(first))?;
         self.seat(self.founding.registry, Role::Registry, None)?;
         Ok(())
@@ -157,6 +162,7 @@ impl Driver {
     /// Ends the timers; no deadline is met any more.
     pub(crate) fn stop(&self) {
         self.timers.stop();
+        self.joined.stop();
     }
 
     /// A request's id, and chance for the names it makes.
@@ -182,7 +188,7 @@ impl Driver {
 
     /// How many watch, by cell and resource.
     pub(crate) fn watchers(&self) -> usize {
-        lock(&self.fanouts).values().map(Fanout::len).sum()
+        lock(&self.fanouts).values().map(Fanout::len).sum::<usize>() + self.joined.len()
     }
 
     /// Whether the disk has room for more than what is vital.
@@ -195,9 +201,15 @@ impl Driver {
         self.offer(cell, |to| Input::Request { to, request }).await
     }
 
-    /// Asks a cell once to close a revision and to show a resource at it.
-    pub(crate) async fn collect(&self, cell: &Arc<Seat<Cell>>, storage: Arc<str>, at: Revision) -> Settled {
-        self.offer(cell, |to| Input::Collect { to, storage, at }).await
+    /// Asks a cell once to close a revision and to show a resource at it, or what happened to it after another.
+    pub(crate) async fn collect(
+        &self,
+        cell: &Arc<Seat<Cell>>,
+        storage: Arc<str>,
+        at: Revision,
+        after: Option<Revision>,
+    ) -> Settled {
+        self.offer(cell, |to| Input::Collect { to, storage, at, after }).await
     }
 
     async fn offer(&self, cell: &Arc<Seat<Cell>>, input: impl FnOnce(ReplyTo) -> Input) -> Settled {
@@ -353,6 +365,8 @@ impl Driver {
                 tracing::error!(namespace = %name, cell = %id, "{error:#}");
             }
         }
+        let cells = bundle.cells().into_iter().map(|(n, c)| (c, n)).collect();
+        self.joined.post(across::Told::Cells { cells, number: bundle.number() });
         self.changed.send_modify(|n| *n += 1);
     }
 
@@ -390,9 +404,7 @@ impl Driver {
                 && let Some(seat) = self.cell(cell)
             {
                 let storage: Arc<str> = opened.kind.storage.into();
-                if !lock(&self.fanouts).contains_key(&(cell, storage.clone())) {
-                    seat.post(Input::Unsubscribe { storage, serial: opened.serial });
-                }
+                self.unsubscribe(&seat, storage, opened.serial);
             }
             return;
         };
@@ -411,6 +423,30 @@ impl Driver {
             if let Some(seat) = self.cell(cell) {
                 seat.post(Input::Progress(storage));
             }
+        }
+        self.joined.post(across::Told::Mark);
+    }
+
+    /// Tells a resource's watchers, and the cell if there are none any more.
+    fn fan_out(&self, seat: &Arc<Seat<Cell>>, storage: Arc<str>, tell: impl FnOnce(&mut Fanout)) {
+        let key = (seat.id(), storage);
+        let serial = {
+            let mut fanouts = lock(&self.fanouts);
+            let Some(f) = fanouts.get_mut(&key) else { return };
+            tell(f);
+            if !f.is_empty() {
+                return;
+            }
+            fanouts.remove(&key).map_or(0, |f| f.serial())
+        };
+        self.unsubscribe(seat, key.1, serial);
+    }
+
+    /// Has a cell tell no more of a resource, unless somebody else here wants it.
+    fn unsubscribe(&self, seat: &Arc<Seat<Cell>>, storage: Arc<str>, serial: u64) {
+        let key = (seat.id(), storage);
+        if !lock(&self.fanouts).contains_key(&key) && !self.joined.wants(key.0, &key.1) {
+            seat.post(Input::Unsubscribe { storage: key.1, serial });
         }
     }
 }
@@ -442,28 +478,14 @@ impl World<Cell> for Driver {
                     }
                 }
                 Effect::Events { storage, changes } => {
-                    let mut fanouts = lock(&self.fanouts);
-                    let key = (id, storage);
-                    if let Some(f) = fanouts.get_mut(&key) {
-                        f.tell(&changes);
-                        if f.is_empty() {
-                            let serial = f.serial();
-                            fanouts.remove(&key);
-                            seat.post(Input::Unsubscribe { storage: key.1, serial });
-                        }
+                    if self.joined.wants(id, &storage) {
+                        let (storage, changes) = (storage.clone(), changes.clone());
+                        self.joined.post(across::Told::Events { cell: id, storage, changes });
                     }
+                    self.fan_out(seat, storage, |f| f.tell(&changes));
                 }
                 Effect::Progress { storage, revision } => {
-                    let mut fanouts = lock(&self.fanouts);
-                    let key = (id, storage);
-                    if let Some(f) = fanouts.get_mut(&key) {
-                        f.mark(revision);
-                        if f.is_empty() {
-                            let serial = f.serial();
-                            fanouts.remove(&key);
-                            seat.post(Input::Unsubscribe { storage: key.1, serial });
-                        }
-                    }
+                    self.fan_out(seat, storage, |f| f.mark(revision));
                 }
                 Effect::Committed { term, objects, changes } => {
                     let role = read(&self.roles).get(&id).cloned();
@@ -471,7 +493,17 @@ impl World<Cell> for Driver {
                         work.committed(id, &role, term, objects, changes);
                     }
                 }
-                Effect::Replaced => lock(&self.fanouts).retain(|(cell, _), _| *cell != id),
+                Effect::Subscribed { storage, after, begin } => {
+                    self.joined.post(across::Told::Subscribed { cell: id, storage, after, begin });
+                }
+                Effect::Closed { revision } if self.joined.is_watched() => {
+                    self.joined.post(across::Told::Closed { cell: id, revision });
+                }
+                Effect::Closed { .. } => {}
+                Effect::Replaced => {
+                    lock(&self.fanouts).retain(|(cell, _), _| *cell != id);
+                    self.joined.post(across::Told::Lost { cell: id });
+                }
                 Effect::Stopped { why } => {
                     tracing::error!(
                         "{why}; this member of the cell has stopped, its state is unchanged: start the newer release of beemesh"

@@ -264,19 +264,20 @@ impl Cell {
                 }
             }
         }
-        let changes: Arc<[Change]> = changes.into();
-        if self.leading {
-            let objects = self.objects();
-            fx.push(Effect::Committed { term: self.term, objects, changes: changes.clone() });
-        }
         let mut by_storage: BTreeMap<Arc<str>, Vec<Change>> = BTreeMap::new();
-        for c in changes.iter() {
+        for c in &changes {
             if self.subscribed.contains_key(&c.key.storage) {
                 by_storage.entry(c.key.storage.clone()).or_default().push(c.clone());
             }
         }
         for (storage, changes) in by_storage {
             fx.push(Effect::Events { storage, changes: changes.into() });
+        }
+        // The leader's machines come last: what they do about it may end the namespace, and whoever watches is
+        // to hear of its last objects before that.
+        if self.leading {
+            let objects = self.objects();
+            fx.push(Effect::Committed { term: self.term, objects, changes: changes.into() });
         }
     }
 
@@ -320,6 +321,7 @@ impl Cell {
         lost.extend(std::mem::take(&mut self.proposed).into_values().map(|w| (w.asked.to, Outcome::Unknown)));
         lost.extend(self.hold.clear().into_iter().map(|p| (p.asked.to, Outcome::NotLeader)));
         self.closing = None;
+        self.to_close = Revision::ZERO;
         lost.extend(std::mem::take(&mut self.collects).into_iter().map(|c| (c.to, Outcome::NotLeader)));
         lost.extend(std::mem::take(&mut self.futures).into_iter().map(|f| (f.to, Outcome::NotLeader)));
         for (to, outcome) in lost {

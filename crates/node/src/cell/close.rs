@@ -1,12 +1,13 @@
 //! closed(T): the leader's promise that nothing at or below T is still to come, for those who read over
 //! many cells (architecture, section 5.5).
 
-use super::records::Snapshot;
-use super::{Cell, Collect, Effect, Outcome};
+use super::records::{Change, Snapshot};
+use super::{Cell, Collect, Effect, Outcome, Subscription};
 use agree::raft;
 use base::{Now, Revision};
 use objects::read::WatchPlan;
 use objects::status::Status;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Asked to close further above its clock than this, a cell refuses: no number from outside moves a
@@ -26,13 +27,28 @@ impl Cell {
             return self.reply(collect.to, Outcome::Refused(Box::new(status)), fx);
         }
         self.collects.push(collect);
-        // The highest asked for: a lower one would take the place of what is being closed.
-        let at = self.collects.iter().map(|c| c.at).max().unwrap_or_default();
+        self.close(now);
+        self.release_collects(fx);
+    }
+
+    pub(super) fn on_close(&mut self, now: Now, at: Revision, fx: &mut Vec<Effect>) {
+        if !self.leading || at.wall() > now.wall + AHEAD {
+            return;
+        }
+        if at <= self.closed {
+            return fx.push(Effect::Closed { revision: self.closed });
+        }
+        self.to_close = self.to_close.max(at);
+        self.close(now);
+    }
+
+    /// Closes the highest revision asked for: a lower one would take the place of what is being closed.
+    fn close(&mut self, now: Now) {
+        let at = self.collects.iter().map(|c| c.at).max().unwrap_or_default().max(self.to_close);
         if at > self.closed {
             self.member.cell_mut().mint_above(at);
             self.raft(now, raft::Input::Close { revision: at });
         }
-        self.release_collects(fx);
     }
 
     /// A quorum holds the promise; it counts here once every entry it covers is applied.
@@ -47,6 +63,7 @@ impl Cell {
         {
             self.closed = self.closed.max(revision);
             self.closing = None;
+            fx.push(Effect::Closed { revision: self.closed });
             self.release_collects(fx);
         }
     }
@@ -68,9 +85,32 @@ impl Cell {
     }
 
     fn collected(&self, c: &Collect) -> Outcome {
-        match self.member.cell().history().since(c.storage.as_bytes(), c.at) {
-            Ok(since) => Outcome::Collected(Snapshot::before(self.state(), &c.storage, c.at, since)),
-            Err(gone) => Outcome::Refused(Box::new(WatchPlan::expired(gone.asked, gone.oldest))),
+        let from = c.after.unwrap_or(c.at);
+        match (self.member.cell().history().since(c.storage.as_bytes(), from), c.after) {
+            (Ok(since), Some(_)) => {
+                Outcome::Recalled(since.take_while(|e| e.revision <= c.at).map(Change::of).collect())
+            }
+            (Ok(since), None) => Outcome::Collected(Snapshot::before(self.state(), &c.storage, c.at, since)),
+            (Err(gone), _) => Outcome::Refused(Box::new(WatchPlan::expired(gone.asked, gone.oldest))),
         }
+    }
+
+    /// Somebody here tells others what happens to a resource, however many they are.
+    pub(super) fn on_subscribe(&mut self, storage: Arc<str>, after: Option<Revision>, fx: &mut Vec<Effect>) {
+        let backlog = match after {
+            None => Vec::new(),
+            Some(from) => match self.member.cell().history().since(storage.as_bytes(), from) {
+                Ok(since) => since.map(Change::of).collect(),
+                Err(gone) => {
+                    let begin = Subscription::Gone { oldest: gone.oldest };
+                    return fx.push(Effect::Subscribed { storage, after, begin });
+                }
+            },
+        };
+        self.next_watch += 1;
+        let serial = self.next_watch;
+        self.subscribed.insert(storage.clone(), serial);
+        let begin = Subscription::Open { revision: self.known(), backlog: backlog.into(), serial };
+        fx.push(Effect::Subscribed { storage, after, begin });
     }
 }

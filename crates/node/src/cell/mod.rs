@@ -17,7 +17,7 @@ mod records;
 mod request;
 mod room;
 
-pub use outcome::{Opened, Outcome, Reply};
+pub use outcome::{Opened, Outcome, Reply, Subscription};
 pub use records::{Change, Objects, Snapshot};
 
 use crate::bundle::Bundle;
@@ -68,6 +68,22 @@ pub enum Input {
         storage: Arc<str>,
         /// The revision.
         at: Revision,
+        /// Not the state, but what happened after this revision, up to `at`.
+        after: Option<Revision>,
+    },
+    /// Promise to mint nothing at or below `at` any more. Answered by [`Effect::Closed`], or not at all: by a
+    /// cell that does not lead here, or whose clock is far behind.
+    Close {
+        /// The revision.
+        at: Revision,
+    },
+    /// Tell the changes of a resource from now on, and those after this revision first. Answered by
+    /// [`Effect::Subscribed`].
+    Subscribe {
+        /// The resource's storage group-kind.
+        storage: Arc<str>,
+        /// What was told before; `None` for whatever comes.
+        after: Option<Revision>,
     },
     /// Everything persisted up to this ticket is on the disk.
     Durable(Ticket),
@@ -159,6 +175,20 @@ pub enum Effect {
         /// What changed; nothing, when the cell has just begun to lead, and when the entry only binds to a
         /// bundle.
         changes: Arc<[Change]>,
+    },
+    /// The answer to [`Input::Subscribe`].
+    Subscribed {
+        /// The resource's storage group-kind.
+        storage: Arc<str>,
+        /// As it was asked for.
+        after: Option<Revision>,
+        /// How the subscription begins.
+        begin: Subscription,
+    },
+    /// Nothing at or below this revision is still to come, and all that was has been told.
+    Closed {
+        /// The revision.
+        revision: Revision,
     },
     /// Everything of the resource up to this revision has been told.
     Progress {
@@ -277,6 +307,7 @@ struct Collect {
     to: ReplyTo,
     storage: Arc<str>,
     at: Revision,
+    after: Option<Revision>,
 }
 
 /// One replica of one cell.
@@ -305,6 +336,8 @@ pub struct Cell {
     closed: Revision,
     /// The same of a promise whose entries are not all applied yet, and the last of them.
     closing: Option<(Revision, u64)>,
+    /// The highest revision it was asked to close, by [`Input::Close`].
+    to_close: Revision,
     /// Resources somebody watches, and the last watch opened of each.
     subscribed: BTreeMap<Arc<str>, u64>,
     next_watch: u64,
@@ -356,6 +389,7 @@ impl Cell {
             collects: Vec::new(),
             closed: Revision::ZERO,
             closing: None,
+            to_close: Revision::ZERO,
             subscribed: BTreeMap::new(),
             next_watch: 0,
             outbox: VecDeque::new(),
@@ -376,7 +410,11 @@ impl Cell {
                 self.raft(now, raft::Input::Tick);
             }
             Input::Request { to, request } => self.on_request(now, to, request, fx),
-            Input::Collect { to, storage, at } => self.on_collect(now, Collect { to, storage, at }, fx),
+            Input::Collect { to, storage, at, after } => {
+                self.on_collect(now, Collect { to, storage, at, after }, fx);
+            }
+            Input::Close { at } => self.on_close(now, at, fx),
+            Input::Subscribe { storage, after } => self.on_subscribe(storage, after, fx),
             Input::Durable(ticket) => self.on_durable(now, ticket, fx),
             Input::NotWritten(ticket) => self.on_not_written(now, ticket),
             Input::Space { ample } => self.on_space(now, ample),

@@ -1,11 +1,12 @@
 //! What a cell answers.
 
-use super::{ReplyTo, Snapshot};
+use super::{Change, ReplyTo, Snapshot};
 use base::Revision;
 use objects::decision::{Answer, Stream, Token};
 use objects::kinds::Kind;
 use objects::read::{ListPlan, WatchPlan};
 use objects::status::Status;
+use std::sync::Arc;
 
 /// What became of a request.
 pub enum Outcome {
@@ -22,6 +23,12 @@ pub enum Outcome {
     },
     /// What there is of a resource at the revision asked for, for a read over many cells.
     Collected(Snapshot),
+    /// What happened to a resource between the revisions asked for, for a watch over many cells.
+    Recalled(Vec<Change>),
+    /// A list over all namespaces, authorised and checked: their cells are to be asked.
+    ListAll(ListPlan),
+    /// A watch over all namespaces, authorised and checked: their cells are to be asked.
+    WatchAll(WatchPlan),
     /// A watch is open: [`super::Effect::Events`] of the resource that come after this effect are its
     /// continuation.
     Watch(Box<Opened>),
@@ -47,7 +54,7 @@ pub struct Opened {
     /// The state to send first, if the watch starts with one.
     pub state: Option<Snapshot>,
     /// What happened between its start and now.
-    pub backlog: Vec<super::Change>,
+    pub backlog: Vec<Change>,
     /// All up to here is in `state` or `backlog`.
     pub revision: Revision,
     /// Rises with every watch opened here: [`super::Input::Unsubscribe`] names the last it knows of.
@@ -67,4 +74,23 @@ pub struct Reply {
     pub to: ReplyTo,
     /// What.
     pub outcome: Outcome,
+}
+
+/// How a subscription begins.
+#[derive(Clone, Debug)]
+pub enum Subscription {
+    /// [`super::Effect::Events`] of the resource that come after this effect are its continuation.
+    Open {
+        /// All up to here is in `backlog`, or was before what was asked for.
+        revision: Revision,
+        /// What happened after the revision asked for.
+        backlog: Arc<[Change]>,
+        /// As of a watch that is opened ([`Opened::serial`]).
+        serial: u64,
+    },
+    /// What happened up to here is forgotten: nothing was subscribed.
+    Gone {
+        /// The oldest revision one can begin after.
+        oldest: Revision,
+    },
 }

@@ -72,6 +72,13 @@ impl Cell {
             Decision::Commit(plan) => self.propose(now, asked, plan, fx),
             Decision::Refuse(status) => self.hold_answer(now, reads, asked, Finding::Refused(status)),
             Decision::Answer(answer) => self.hold_answer(now, reads, asked, Finding::Done(answer)),
+            // Root authorises it, and holds no part of it.
+            Decision::List(plan) if is_over_all(&asked.request) => {
+                self.hold_answer(now, true, asked, Finding::Other(Box::new(Outcome::ListAll(plan))));
+            }
+            Decision::Watch(plan) if is_over_all(&asked.request) => {
+                self.hold_answer(now, true, asked, Finding::Other(Box::new(Outcome::WatchAll(plan))));
+            }
             Decision::List(plan) => self.hold_answer(now, true, asked, Finding::List(plan)),
             Decision::Watch(plan) => self.hold_answer(now, true, asked, Finding::Watch(plan)),
             Decision::Token(token) => {
@@ -266,6 +273,11 @@ impl Cell {
             }
         }
     }
+}
+
+/// Whether a read is of all namespaces.
+fn is_over_all(request: &Request) -> bool {
+    request.kind.namespaced && request.namespace.is_none()
 }
 
 /// Why a read cannot be answered from what is here.

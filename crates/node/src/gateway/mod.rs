@@ -4,6 +4,8 @@
 pub mod bound;
 pub mod grant;
 
+pub mod across;
+
 use crate::bundle::Bundle;
 use crate::cell::Outcome;
 use base::{CellId, Time};

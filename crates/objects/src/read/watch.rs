@@ -98,7 +98,18 @@ impl WatchPlan {
     /// What a change means to this watch: an object that comes into the selection is added, one that
     /// leaves it deleted. `None` is nothing.
     pub fn event(&self, name: &str, before: Option<&Stored>, after: Option<&Stored>) -> Option<EventType> {
-        let meant = |s: Option<&Stored>| s.is_some_and(|s| self.selection.matches(&s.meta, name, &self.namespace));
+        self.event_in(&self.namespace, name, before, after)
+    }
+
+    /// The same for an object of this namespace, to a watch over all of them.
+    pub fn event_in(
+        &self,
+        namespace: &str,
+        name: &str,
+        before: Option<&Stored>,
+        after: Option<&Stored>,
+    ) -> Option<EventType> {
+        let meant = |s: Option<&Stored>| s.is_some_and(|s| self.selection.matches(&s.meta, name, namespace));
         match (meant(before), meant(after)) {
             (false, false) => None,
             (false, true) => Some(EventType::Added),
