@@ -25,17 +25,21 @@ const TIME: Duration = Duration::from_secs(5);
 const PAYLOAD_BYTES: usize = 1024;
 const CONNECTIONS: [usize; 2] = [1, 32];
 
-/// A node that keeps cells and serves the API, and its administrator.
-struct Served {
-    node: Node,
-    target: Target,
+/// A node that runs, and how its administrator connects.
+pub(crate) struct Served {
+    pub(crate) node: Node,
+    pub(crate) target: Target,
     /// From its start to its first answer.
     ready_after: Duration,
 }
 
 impl Served {
+    /// One that keeps cells and serves the API without running pods.
     fn start(place: &Place) -> Result<Served> {
-        let mut node = Node::prepare(place, Options::without_pods(place.join("data")))?;
+        Served::of(Node::prepare(place, Options::without_pods(place.join("data")))?)
+    }
+
+    pub(crate) fn of(mut node: Node) -> Result<Served> {
         let ready_after = node.start_again()?;
         let config = node.kubectl().json(&["config", "view", "--raw"])?;
         let data =
@@ -230,7 +234,8 @@ fn name(n: usize) -> String {
     format!("event-{n:05}")
 }
 
-async fn next_line_with(answer: &mut http::Response<Incoming>, wanted: &str) -> Result<String> {
+/// Reads a watch up to a line with something in it.
+pub(crate) async fn next_line_with(answer: &mut http::Response<Incoming>, wanted: &str) -> Result<String> {
     let mut text = String::new();
     loop {
         let frame = answer.body_mut().frame().await.context("the watch ended")??;

@@ -9,6 +9,7 @@ mod api;
 mod etcd;
 mod floor;
 mod load;
+mod pods;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -31,8 +32,13 @@ fn main() -> Result<()> {
 
 type Part = fn(&tokio::runtime::Runtime) -> Result<()>;
 
-const PARTS: &[(&str, Part)] =
-    &[("requests", api::requests), ("list", api::list), ("watch", api::watch), ("idle", api::idle)];
+const PARTS: &[(&str, Part)] = &[
+    ("requests", api::requests),
+    ("list", api::list),
+    ("watch", api::watch),
+    ("idle", api::idle),
+    ("pods", pods::run),
+];
 
 /// Prints a line: what was measured, beside what.
 fn line(measure: &str, of: Value, beside: &str, peer: Value) {
