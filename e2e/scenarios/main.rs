@@ -7,6 +7,7 @@ mod a_machine;
 mod all_namespaces;
 mod at_the_api;
 mod bad_days;
+mod bad_input;
 mod daemon_killed;
 mod env_and_volumes;
 mod first_objects;
