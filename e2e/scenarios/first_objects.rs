@@ -128,6 +128,7 @@ pub(crate) fn all_are_there(node: &Node, acknowledged: &Mutex<BTreeSet<String>>)
     Ok(())
 }
 
-fn count(acknowledged: &Mutex<BTreeSet<String>>) -> usize {
+/// How many are noted.
+pub(crate) fn count(acknowledged: &Mutex<BTreeSet<String>>) -> usize {
     acknowledged.lock().unwrap().len()
 }
