@@ -260,7 +260,7 @@ impl Upgrade {
         match (self, ask, connected) {
             (Upgrade::Spdy { version, .. }, Connect::Remote(ask), Connected::Remote(process)) => {
                 let connection = Connection::start(wire, Role::Server, Bounds::default());
-                match remote::spdy_ends(&connection, &ask, version).await {
+                match remote::spdy_ends(connection, &ask, version).await {
                     Ok(client) => remote::join(client, process).await,
                     Err(error) => tracing::debug!(%error, "a client did not open its streams"),
                 }

@@ -246,6 +246,34 @@ async fn a_process_that_could_not_be_started_is_told_of_though_its_outputs_break
 }
 
 #[tokio::test]
+async fn a_client_that_leaves_a_silent_process_lets_go_of_it() {
+    let served = start(Limits::default()).await;
+    let outputs: Arc<Mutex<Vec<tokio::io::DuplexStream>>> = Arc::default();
+    let kept = outputs.clone();
+    *served.backend.streams.lock().unwrap() = Some(Box::new(move |_| {
+        let (output, stdout) = tokio::io::duplex(10);
+        kept.lock().unwrap().push(output);
+        Ok(Connected::Remote(RemoteEnd {
+            stdin: None,
+            stdout: Some(Box::new(stdout)),
+            stderr: None,
+            resize: None,
+            outcome: Box::pin(std::future::pending()),
+        }))
+    }));
+    let silent = EXEC.replace("stdin=true&", "").replace("&stderr=true", "");
+    let (ws, _) = websocket(&served, &silent, "v5.channel.k8s.io").await;
+    drop(ws);
+    let mut output = outputs.lock().unwrap().pop().unwrap();
+    assert_eq!(output.read(&mut [0; 1]).await.unwrap(), 0, "nobody holds its output any more");
+    let tls = served.tls(Some(("admin", &["system:masters"])), &[b"http/1.1"]).await;
+    let ask = Remote { command: vec!["x".into()], stdout: true, ..Remote::default() };
+    drop(client::remote(tls, "localhost", &silent, &ask).await.unwrap());
+    let mut output = outputs.lock().unwrap().pop().unwrap();
+    assert_eq!(output.read(&mut [0; 1]).await.unwrap(), 0, "nobody holds its output any more");
+}
+
+#[tokio::test]
 async fn port_forward_over_spdy_pairs_streams_and_says_what_failed() {
     let (served, _) = served().await;
     let path = "/api/v1/namespaces/gold/pods/p/portforward";

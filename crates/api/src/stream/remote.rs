@@ -5,7 +5,7 @@
 //! a WebSocket.
 
 use super::multiplex::{Connection, Stream};
-use crate::port::{Remote, RemoteEnd, TerminalSize};
+use crate::port::{BoxFuture, Remote, RemoteEnd, TerminalSize};
 use objects::Tree;
 use std::io;
 use std::time::Duration;
@@ -14,6 +14,8 @@ use tokio::sync::mpsc;
 
 /// How long a client may take to open the streams it said it would.
 const OPEN_WITHIN: Duration = Duration::from_secs(30);
+/// How long a process may take to read the last that a client said which is gone.
+const LAST_WORDS_WITHIN: Duration = Duration::from_secs(10);
 /// A size is a line of some thirty bytes; what is longer than this is none.
 const SIZE_BYTES: usize = 4096;
 /// Bytes of output handed on at a time.
@@ -32,13 +34,15 @@ pub(crate) struct ClientEnds {
     pub(crate) resize: Option<Box<dyn AsyncRead + Send + Unpin>>,
     /// From v4 on the outcome is a Status.
     pub(crate) version: u8,
+    /// Comes to its end once the client is gone.
+    pub(crate) gone: BoxFuture<'static, ()>,
 }
 
 /// Waits for the streams that a SPDY client opens for what it asked.
 ///
 /// # Errors
 /// `TimedOut` if they do not all come, `InvalidData` for one that nobody asked for.
-pub(crate) async fn spdy_ends(connection: &Connection, ask: &Remote, version: u8) -> io::Result<ClientEnds> {
+pub(crate) async fn spdy_ends(connection: Connection, ask: &Remote, version: u8) -> io::Result<ClientEnds> {
     let mut ends: [Option<Stream>; 5] = [None, None, None, None, None];
     let resize = ask.tty && version >= 3;
     let wanted = [ask.stdin, ask.stdout, ask.stderr && !ask.tty, true, resize];
@@ -72,16 +76,18 @@ pub(crate) async fn spdy_ends(connection: &Connection, ask: &Remote, version: u8
         error: Box::new(error),
         resize: resize.map(|s| Box::new(s) as _),
         version,
+        // One stream more than was asked for is let go of at once.
+        gone: Box::pin(async move { while connection.accept().await.is_some() {} }),
     })
 }
 
 /// Joins a client's channels to a process's, until the process is over and all it wrote is with the
 /// client, or the client is gone.
 pub(crate) async fn join(client: ClientEnds, process: RemoteEnd) {
-    let ClientEnds { stdin, stdout, stderr, mut error, resize, version } = client;
+    let ClientEnds { stdin, stdout, stderr, mut error, resize, version, gone } = client;
     let RemoteEnd { stdin: process_stdin, stdout: process_stdout, stderr: process_stderr, resize: sizes, outcome } =
         process;
-    let input = tokio::spawn(async move {
+    let mut input = tokio::spawn(async move {
         if let (Some(mut from), Some(mut to)) = (stdin, process_stdin) {
             // A process that has closed its input, or a client that is gone, ends only this direction.
             let _ = tokio::io::copy(&mut from, &mut to).await;
@@ -97,10 +103,23 @@ pub(crate) async fn join(client: ClientEnds, process: RemoteEnd) {
         let (out, err) = tokio::join!(copy(process_stdout, stdout), copy(process_stderr, stderr));
         out.and(err)
     };
-    // The outcome alone ends nothing: what was written before it must arrive first. A client that is gone
-    // ends everything, for its process would wait for a reader for ever.
-    let outcome = async { Ok(outcome.await) };
-    let outcome: io::Result<Tree> = tokio::try_join!(outcome, output).map(|(outcome, ())| outcome);
+    // The outcome alone ends nothing: what was written before it must arrive first.
+    let over = async {
+        let outcome = async { Ok(outcome.await) };
+        tokio::try_join!(outcome, output).map(|(outcome, ()): (Tree, ())| outcome)
+    };
+    // A client that is gone ends everything, for its process would wait for a reader for ever, and whoever
+    // attached to a silent one would hold a connection to the runtime as long as that runs.
+    let left = async {
+        gone.await;
+        // What it said before goes to the process, if that takes it.
+        let _ = tokio::time::timeout(LAST_WORDS_WITHIN, &mut input).await;
+    };
+    let outcome: io::Result<Tree> = tokio::select! {
+        biased;
+        outcome = over => outcome,
+        () = left => Err(io::ErrorKind::ConnectionAborted.into()),
+    };
     if let Ok(status) = outcome {
         let text = outcome_text(&status, version);
         // The client may have left without waiting for it.

@@ -85,8 +85,9 @@ where
         _ => ERROR,
     });
     let error = Box::new(channels.writer(ERROR));
-    tokio::spawn(receive(stream, incoming, protocol));
-    ClientEnds { stdin, stdout, stderr, error, resize, version: protocol.version }
+    let receiving = tokio::spawn(receive(stream, incoming, protocol));
+    let gone = Box::pin(async move { drop(receiving.await) });
+    ClientEnds { stdin, stdout, stderr, error, resize, version: protocol.version, gone }
 }
 
 /// The channels of forwarded ports: for the n-th port, its data both ways and its errors.
