@@ -95,6 +95,8 @@ fn a_person_at_a_terminal_runs_attaches_and_types() -> Result<()> {
 
         let mut run =
             kubectl.terminal(&["run", "-it", "--rm", "once", "--image=busybox:1.36", "--restart=Never", "--", "sh"])?;
+        // The first prompt may come before kubectl is attached, which says so: "try pressing enter".
+        run.types("\n")?;
         run.until_shown("# ")?;
         run.types("echo from $(hostname); exit\n")?;
         run.until_shown("from once")?;

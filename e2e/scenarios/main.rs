@@ -9,6 +9,7 @@ mod at_the_api;
 mod bad_days;
 mod bad_input;
 mod daemon_killed;
+mod day_to_day;
 mod env_and_volumes;
 mod first_objects;
 mod images_and_runtime;
