@@ -134,6 +134,16 @@ pub fn host_ports(spec: &Tree) -> Vec<HostPort> {
     ports
 }
 
+/// What a pod that says nothing of its priority has.
+pub fn priority(spec: &Tree) -> i64 {
+    spec["priority"].as_i64().unwrap_or(0)
+}
+
+/// Whether a pod may have others evicted for it: not with `preemptionPolicy: Never`.
+pub fn may_preempt(spec: &Tree) -> bool {
+    spec["preemptionPolicy"] != "Never"
+}
+
 /// Whether a pod has run to its end and holds nothing of its node any more.
 pub fn is_finished(pod: &Tree) -> bool {
     matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))

@@ -18,7 +18,7 @@ use node::controllers::{self, Controllers};
 use node::pods::{self, Pods};
 use node::scheduling::{self, Candidate, Leader, Worker};
 use objects::Tree;
-use objects::request::Config as Settings;
+use objects::request::{Config as Settings, Shared};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
@@ -204,8 +204,14 @@ impl Work {
         for seat in seats {
             seat.post(controllers::Input::Bundle(bundle.clone()));
         }
+        let namespaces = namespaces(bundle);
+        let leaders: Vec<_> = read(&self.leading).values().filter_map(|l| l.scheduling.clone()).collect();
+        for seat in leaders {
+            seat.post(scheduling::LeaderInput::Namespaces(namespaces.clone()));
+        }
         if let Some(worker) = self.worker.get() {
             worker.post(scheduling::WorkerInput::Cells(bundle.cells()));
+            worker.post(scheduling::WorkerInput::Namespaces(namespaces));
         }
     }
 
@@ -227,7 +233,9 @@ impl Work {
                 pods.post(pods::Input::Seen(seen));
             }
         });
-        worker.post(scheduling::WorkerInput::Cells(lock(&self.bundle).cells()));
+        let bundle = lock(&self.bundle).clone();
+        worker.post(scheduling::WorkerInput::Namespaces(namespaces(&bundle)));
+        worker.post(scheduling::WorkerInput::Cells(bundle.cells()));
         let candidates = lock(&self.candidates).clone();
         self.tell_worker(&candidates);
     }
@@ -272,6 +280,7 @@ impl Work {
         seats.0.post(self.gateways());
         seats.0.post(controllers::Input::Bundle(lock(&self.bundle).clone()));
         if let Some(scheduling) = &seats.1 {
+            scheduling.post(scheduling::LeaderInput::Namespaces(namespaces(&lock(&self.bundle))));
             scheduling.post(scheduling::LeaderInput::Nodes(lock(&self.candidates).clone()));
         }
         seats
@@ -336,6 +345,17 @@ impl Work {
     fn scheduling(&self, cell: CellId) -> Option<Arc<Seat<Leader>>> {
         read(&self.leading).get(&cell).and_then(|l| l.scheduling.clone())
     }
+}
+
+/// The labels of all namespaces.
+fn namespaces(bundle: &Bundle) -> decide::schedule::Namespaces {
+    let labels = |ns: &Tree| {
+        let labels = ns["metadata"]["labels"].as_object().into_iter().flatten();
+        labels.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect()
+    };
+    let named = |ns: &Tree| Some((ns["metadata"]["name"].as_str()?.to_owned(), labels(ns)));
+    let all = bundle.list("Namespace").iter().filter_map(|ns| named(ns)).collect();
+    decide::schedule::Namespaces(Arc::new(all))
 }
 
 impl Leading {
@@ -405,9 +425,15 @@ impl World<Worker> for Work {
         clock::now()
     }
 
-    fn perform(&self, _: &Arc<Seat<Worker>>, effects: &mut Vec<scheduling::WorkerEffect>) {
+    fn perform(&self, seat: &Arc<Seat<Worker>>, effects: &mut Vec<scheduling::WorkerEffect>) {
         for effect in effects.drain(..) {
             match effect {
+                scheduling::WorkerEffect::Errand { id, errand } => {
+                    let seat = seat.clone();
+                    self.errands.send(errand, move |answer| {
+                        seat.post(scheduling::WorkerInput::Answered { id, answer });
+                    });
+                }
                 scheduling::WorkerEffect::Send { cell, message } => {
                     if let Some(seat) = self.scheduling(cell) {
                         seat.post(scheduling::LeaderInput::Message { from: self.node, message });

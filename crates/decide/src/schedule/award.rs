@@ -1,6 +1,7 @@
 //! The leader's half: choosing between bids, and saying why there was none.
 
 use super::fit::Reason;
+use super::preempt::Victim;
 use base::NodeId;
 use std::collections::BTreeMap;
 
@@ -13,9 +14,25 @@ pub enum Answer {
         score: u32,
     },
     /// It cannot run the pod.
-    Unfit(Vec<Reason>),
+    Unfit {
+        /// Why.
+        reasons: Vec<Reason>,
+        /// It could, if it evicted these.
+        offer: Option<Vec<Victim>>,
+    },
     /// It did not answer in time, or had no room to answer.
     Silent,
+}
+
+/// What is said of preemption where nobody bid.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Preemption {
+    /// Room is being made.
+    Begun,
+    /// The pod's policy is `Never`.
+    Never,
+    /// Nobody made an offer that could be taken.
+    Tried,
 }
 
 /// A choice.
@@ -27,13 +44,17 @@ pub struct Award {
     pub losers: Vec<NodeId>,
 }
 
-/// Takes the best bid; of equals the one `tie` favours, so that equal nodes take turns. `None` without
-/// any bid.
-pub fn award(answers: &BTreeMap<NodeId, Answer>, tie: u64) -> Option<Award> {
-    let bids: Vec<(NodeId, u32)> = answers
+/// How often a bid counts beside each score of [`super::Topology::scores`]: the sum of the weights that
+/// kube-scheduler gives to what the bidder's score is made of.
+const BID_WEIGHT: i64 = 8;
+
+/// Takes the best bid, what the leader adds to it counted; of equals the one `tie` favours, so that equal
+/// nodes take turns. `None` without any bid.
+pub fn award(answers: &BTreeMap<NodeId, Answer>, added: &BTreeMap<NodeId, i64>, tie: u64) -> Option<Award> {
+    let bids: Vec<(NodeId, i64)> = answers
         .iter()
         .filter_map(|(n, a)| match a {
-            Answer::Bid { score } => Some((*n, *score)),
+            Answer::Bid { score } => Some((*n, BID_WEIGHT * i64::from(*score) + added.get(n).copied().unwrap_or(0))),
             _ => None,
         })
         .collect();
@@ -45,40 +66,56 @@ pub fn award(answers: &BTreeMap<NodeId, Answer>, tie: u64) -> Option<Award> {
 }
 
 /// The message of condition PodScheduled and Event FailedScheduling, as kube-scheduler words it:
-/// `0/3 nodes are available: 1 node(s) were unschedulable, 2 Insufficient cpu.`
-pub fn unschedulable(answers: &BTreeMap<NodeId, Answer>) -> String {
+/// `0/3 nodes are available: 1 node(s) were unschedulable, 2 Insufficient cpu. preemption: 0/3 nodes are
+/// available: 1 Preemption is not helpful for scheduling, 2 No preemption victims found for incoming pod.`
+pub fn unschedulable(answers: &BTreeMap<NodeId, Answer>, preemption: Preemption) -> String {
     let asked = answers.len();
     if asked == 0 {
         return "no nodes available to schedule pods".into();
     }
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    let mut helpless = 0;
-    let mut silent = 0;
+    let mut why = Counts::default();
+    let mut tried = Counts::default();
     for a in answers.values() {
         match a {
-            Answer::Unfit(reasons) => {
+            Answer::Unfit { reasons, .. } => {
                 for r in reasons {
-                    *counts.entry(r.text.clone()).or_default() += 1;
+                    why.count(&r.text);
                 }
-                if reasons.iter().any(|r| !r.preemptible) {
-                    helpless += 1;
-                }
+                tried.count(match reasons.iter().all(|r| r.preemptible) {
+                    true => "No preemption victims found for incoming pod",
+                    false => "Preemption is not helpful for scheduling",
+                });
             }
-            Answer::Silent => silent += 1,
+            Answer::Silent => {
+                why.count("node(s) did not answer");
+                tried.count("node(s) did not answer");
+            }
             Answer::Bid { .. } => {}
         }
     }
-    let mut parts: Vec<String> = counts.into_iter().map(|(text, n)| format!("{n} {text}")).collect();
-    if silent > 0 {
-        parts.push(format!("{silent} node(s) did not answer"));
-    }
-    parts.sort();
-    let preemption = if helpless == asked {
-        format!(" preemption: 0/{asked} nodes are available: {asked} Preemption is not helpful for scheduling.")
-    } else {
-        String::new()
+    let none = format!("0/{asked} nodes are available");
+    let preemption = match preemption {
+        Preemption::Begun => String::new(),
+        Preemption::Never => " preemption: not eligible due to preemptionPolicy=Never.".to_owned(),
+        Preemption::Tried => format!(" preemption: {none}: {}.", tried.text()),
     };
-    format!("0/{asked} nodes are available: {}.{preemption}", parts.join(", "))
+    format!("{none}: {}.{preemption}", why.text())
+}
+
+/// How often each thing is said.
+#[derive(Default)]
+struct Counts(BTreeMap<String, usize>);
+
+impl Counts {
+    fn count(&mut self, what: &str) {
+        *self.0.entry(what.to_owned()).or_default() += 1;
+    }
+
+    fn text(self) -> String {
+        let mut parts: Vec<String> = self.0.into_iter().map(|(text, n)| format!("{n} {text}")).collect();
+        parts.sort();
+        parts.join(", ")
+    }
 }
 
 #[cfg(test)]
@@ -97,33 +134,46 @@ mod tests {
     #[test]
     fn the_best_bid_wins_and_all_others_are_released() {
         let answers = BTreeMap::from([(id(1), bid(10)), (id(2), bid(30)), (id(3), Answer::Silent), (id(4), bid(20))]);
-        let a = award(&answers, 0).unwrap();
+        let a = award(&answers, &BTreeMap::new(), 0).unwrap();
         assert_eq!(a, Award { winner: id(2), losers: vec![id(1), id(4)] });
-        assert_eq!(award(&BTreeMap::from([(id(1), Answer::Silent)]), 0), None);
+        assert_eq!(award(&BTreeMap::from([(id(1), Answer::Silent)]), &BTreeMap::new(), 0), None);
     }
 
     #[test]
     fn equal_bids_take_turns() {
         let answers = BTreeMap::from([(id(1), bid(5)), (id(2), bid(5))]);
-        assert_ne!(award(&answers, 0).unwrap().winner, award(&answers, 1).unwrap().winner);
+        let none = BTreeMap::new();
+        assert_ne!(award(&answers, &none, 0).unwrap().winner, award(&answers, &none, 1).unwrap().winner);
+    }
+
+    #[test]
+    fn what_the_leader_adds_counts_beside_the_bid() {
+        let answers = BTreeMap::from([(id(1), bid(500)), (id(2), bid(600))]);
+        for (added, winner) in [(700, 2), (900, 1)] {
+            assert_eq!(award(&answers, &BTreeMap::from([(id(1), added)]), 0).unwrap().winner, id(winner));
+        }
     }
 
     #[test]
     fn the_reasons_are_counted_as_kube_scheduler_counts_them() {
-        let r = |t: &str, preemptible| Reason { text: t.into(), preemptible };
-        let answers = BTreeMap::from([
-            (id(1), Answer::Unfit(vec![r("Insufficient cpu", true), r("Insufficient memory", true)])),
-            (id(2), Answer::Unfit(vec![r("Insufficient cpu", true)])),
-            (id(3), Answer::Unfit(vec![r("node(s) were unschedulable", false)])),
-        ]);
-        assert_eq!(
-            unschedulable(&answers),
-            "0/3 nodes are available: 1 Insufficient memory, 1 node(s) were unschedulable, 2 Insufficient cpu."
-        );
-        let all = BTreeMap::from([(id(1), Answer::Unfit(vec![r("node(s) were unschedulable", false)]))]);
-        assert_eq!(
-            unschedulable(&all),
-            "0/1 nodes are available: 1 node(s) were unschedulable. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
-        );
+        let unfit = |reasons: &[(&str, bool)]| Answer::Unfit {
+            reasons: reasons.iter().map(|(t, p)| Reason { text: (*t).into(), preemptible: *p }).collect(),
+            offer: None,
+        };
+        let (cpu, memory) = (("Insufficient cpu", true), ("Insufficient memory", true));
+        let cordon = ("node(s) were unschedulable", false);
+        let three = vec![unfit(&[cpu, memory]), unfit(&[cpu]), unfit(&[cordon])];
+        let why = "0/3 nodes are available: 1 Insufficient memory, 1 node(s) were unschedulable, 2 Insufficient cpu.";
+        for (answers, preemption, want) in [
+            (three.clone(), Preemption::Begun, why.to_owned()),
+            (three.clone(), Preemption::Never, format!("{why} preemption: not eligible due to preemptionPolicy=Never.")),
+            (three, Preemption::Tried, format!("{why} preemption: 0/3 nodes are available: 1 Preemption is not helpful for scheduling, 2 No preemption victims found for incoming pod.")),
+            (vec![unfit(&[cordon])], Preemption::Tried, "0/1 nodes are available: 1 node(s) were unschedulable. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.".into()),
+            (vec![Answer::Silent], Preemption::Tried, "0/1 nodes are available: 1 node(s) did not answer. preemption: 0/1 nodes are available: 1 node(s) did not answer.".into()),
+            (vec![], Preemption::Tried, "no nodes available to schedule pods".into()),
+        ] {
+            let answers = answers.into_iter().enumerate().map(|(n, a)| (id(n as u8), a)).collect();
+            assert_eq!(unschedulable(&answers, preemption), want);
+        }
     }
 }

@@ -7,14 +7,22 @@
 //! A reservation is known by the tender it answers and by the pod's uid: both are the leader's, so a
 //! message that comes late, twice or after a restart of either side never means another reservation
 //! than the one it was sent for.
+//!
+//! Room that is being made for a pod by evicting others is kept for it: who matters less gets no bid for it
+//! meanwhile. That is no reservation; the pod is tendered for again like any other, and may go elsewhere.
 
 use super::admission::{Refusal, admit};
+use super::facts::Labels;
 use super::facts::{Hosted, NodeFacts};
 use super::fit::{Reason, fit};
+use super::neighbours::Namespaces;
+use super::preempt::{Victim, victims};
 use super::score::score;
+use crate::pod::{may_preempt, priority};
 use base::{CellId, Time};
 use objects::Tree;
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A tender: which cell's leader asked, in which term of its leadership, and the how manieth time in it.
@@ -37,6 +45,8 @@ pub enum BookError {
         reasons: Vec<Reason>,
         /// Without what is only reserved it could: ask again soon.
         contended: bool,
+        /// It could, if these were evicted.
+        offer: Option<Vec<Victim>>,
     },
     /// There is no such reservation (any more). Nothing changed; tender again.
     Lapsed,
@@ -63,11 +73,21 @@ enum State {
     Confirmed { ask: Time },
 }
 
+/// A pod for which room is being made.
+#[derive(Clone, Debug)]
+struct Nominee {
+    tender: Tender,
+    pod: Tree,
+    hosted: Hosted,
+    until: Time,
+}
+
 /// What a node has bound and reserved.
 #[derive(Clone, Debug)]
 pub struct Book {
     facts: NodeFacts,
     open: BTreeMap<String, Open>,
+    nominees: BTreeMap<String, Nominee>,
 }
 
 impl Book {
@@ -77,10 +97,15 @@ impl Book {
     pub const HOLD: Duration = Duration::from_secs(5);
     /// A confirmed reservation of which nothing is heard is asked for every so often.
     pub const ASK: Duration = Duration::from_secs(10);
+    /// Room is made for at most so many pods at a time.
+    pub const NOMINEES_MAX: usize = 64;
+    /// Room that is made for a pod is kept for so long after it was last asked for: longer than a leader
+    /// pauses between two attempts.
+    pub const KEEP: Duration = Duration::from_secs(30);
 
     /// A book for a node.
     pub fn new(facts: NodeFacts) -> Book {
-        Book { facts, open: BTreeMap::new() }
+        Book { facts, open: BTreeMap::new(), nominees: BTreeMap::new() }
     }
 
     /// What the node knows of itself, reservations counted as hosted.
@@ -96,7 +121,13 @@ impl Book {
     /// Labels, taints and capacity have changed; what is hosted stays.
     pub fn update(&mut self, facts: NodeFacts) {
         let hosted = std::mem::take(&mut self.facts.hosted);
-        self.facts = NodeFacts { hosted, ..facts };
+        let namespaces = std::mem::take(&mut self.facts.namespaces);
+        self.facts = NodeFacts { hosted, namespaces, ..facts };
+    }
+
+    /// The namespaces there are.
+    pub fn know(&mut self, namespaces: Namespaces) {
+        self.facts.namespaces = namespaces;
     }
 
     /// Reserves room for a pod for [`Book::HOLD`], and scores the bid. The same tender again gives the
@@ -124,15 +155,66 @@ impl Book {
         if self.open.len() >= Book::OPEN_MAX {
             return Err(BookError::Full);
         }
-        let reasons = fit(&self.facts, pod);
+        let reasons = fit(&self.facts_for(uid, pod), pod);
         if !reasons.is_empty() {
-            return Err(BookError::Unfit { contended: self.is_contended(pod), reasons });
+            let offer = self.offer(uid, pod, &BTreeSet::new());
+            return Err(BookError::Unfit { contended: self.is_contended(uid, pod), reasons, offer });
         }
         let bid = score(&self.facts, pod);
         let name = pod["metadata"]["name"].as_str().unwrap_or_default().into();
         self.facts.hosted.insert(uid.into(), Hosted::of(pod));
         self.open.insert(uid.into(), Open { tender, name, state: State::Reserved { until: now + Book::HOLD } });
         Ok(bid)
+    }
+
+    /// Whom the node would evict to run a pod, those in `gone` among them; see [`victims`].
+    pub fn offer(&self, uid: &str, pod: &Tree, gone: &BTreeSet<String>) -> Option<Vec<Victim>> {
+        let lower = priority(&pod["spec"]);
+        if !may_preempt(&pod["spec"]) || self.facts.hosted.values().all(|h| h.priority >= lower) {
+            return None;
+        }
+        victims(&self.facts_for(uid, pod), pod, gone, &|uid| self.open.contains_key(uid))
+    }
+
+    /// The offer for a pod is taken: from now on the room is kept for it, and the victims count as going.
+    /// Who they are is told as it now is. `None` if the node has nothing to offer any more.
+    pub fn make_room(
+        &mut self,
+        now: Time,
+        tender: Tender,
+        uid: &str,
+        pod: &Tree,
+        gone: &BTreeSet<String>,
+    ) -> Option<Vec<Victim>> {
+        self.lapse(now);
+        let later = self.nominees.get(uid).is_some_and(|n| n.tender > tender);
+        let full = self.nominees.len() >= Book::NOMINEES_MAX && !self.nominees.contains_key(uid);
+        if later || full || self.facts.hosted.contains_key(uid) {
+            return None;
+        }
+        if !may_preempt(&pod["spec"]) {
+            return None;
+        }
+        let victims = victims(&self.facts_for(uid, pod), pod, gone, &|uid| self.open.contains_key(uid))?;
+        for victim in &victims {
+            self.going(&victim.uid, true);
+        }
+        let nominee = Nominee { tender, pod: pod.clone(), hosted: Hosted::of(pod), until: now + Book::KEEP };
+        self.nominees.insert(uid.into(), nominee);
+        Some(victims)
+    }
+
+    /// A pod is on its way out, or after all is not.
+    pub fn going(&mut self, uid: &str, going: bool) {
+        if let Some(hosted) = self.facts.hosted.get_mut(uid) {
+            hosted.going = going;
+        }
+    }
+
+    /// The pods for which there is room now that was made for them: the tender it was made for, uid, name.
+    pub fn made(&self) -> Vec<(Tender, String, String)> {
+        let fits = |(uid, n): &(&String, &Nominee)| fit(&self.facts_for(uid, &n.pod), &n.pod).is_empty();
+        self.nominees.iter().filter(fits).map(|(uid, n)| (n.tender, uid.clone(), n.hosted.name.clone())).collect()
     }
 
     /// The leader has chosen this bid and is about to commit the binding: the reservation no longer
@@ -156,6 +238,13 @@ impl Book {
         }
     }
 
+    /// The room that was made for a pod by this tender, or an earlier one, is not needed any more.
+    pub fn withdraw(&mut self, tender: Tender, uid: &str) {
+        if self.nominees.get(uid).is_some_and(|n| n.tender <= tender) {
+            self.nominees.remove(uid);
+        }
+    }
+
     /// The cell is gone, and with it every pod it might have bound.
     pub fn forget(&mut self, cell: CellId) {
         let of: Vec<String> =
@@ -163,6 +252,7 @@ impl Book {
         for uid in of {
             self.drop_open(&uid);
         }
+        self.nominees.retain(|_, n| n.tender.cell != cell);
     }
 
     /// The cell says the pod is bound here. A pod that was bound without a bid (by the binding
@@ -171,6 +261,7 @@ impl Book {
     /// # Errors
     /// The pod is to be failed, for this reason; it is never unbound.
     pub fn bound(&mut self, uid: &str, pod: &Tree) -> Result<(), Refusal> {
+        self.nominees.remove(uid);
         let promised = self.open.remove(uid).is_some();
         if promised || self.facts.hosted.contains_key(uid) {
             return Ok(());
@@ -183,13 +274,16 @@ impl Book {
     /// The node was already running this pod before it restarted: it is counted without question.
     pub fn found(&mut self, uid: &str, pod: &Tree) {
         self.open.remove(uid);
+        self.nominees.remove(uid);
         self.facts.hosted.insert(uid.into(), Hosted::of(pod));
     }
 
-    /// A pod's labels are now these: what others want beside them, or do not, goes by them.
-    pub fn relabel(&mut self, uid: &str, labels: BTreeMap<String, String>) {
+    /// A pod's labels are now these, and it is being deleted or not: what others want beside them, or do
+    /// not, and whose room is about to be free, goes by that.
+    pub fn changed(&mut self, uid: &str, labels: Labels, going: bool) {
         if let Some(hosted) = self.facts.hosted.get_mut(uid) {
             hosted.labels = labels;
+            hosted.going |= going;
         }
     }
 
@@ -206,6 +300,7 @@ impl Book {
         for uid in over {
             self.drop_open(&uid);
         }
+        self.nominees.retain(|_, n| n.until > now);
     }
 
     /// The confirmed reservations whose cells are to be asked now what became of them, with the pods' uids
@@ -229,13 +324,14 @@ impl Book {
             State::Reserved { until } => until,
             State::Confirmed { ask } => ask,
         };
-        self.open.values().map(when).min()
+        self.open.values().map(when).chain(self.nominees.values().map(|n| n.until)).min()
     }
 
     /// Every open reservation is counted as hosted.
     pub fn check(&self) {
         assert!(self.open.keys().all(|uid| self.facts.hosted.contains_key(uid)), "a reservation holds no room");
         assert!(self.open.len() <= Book::OPEN_MAX, "more reservations are open than the bound says");
+        assert!(self.nominees.len() <= Book::NOMINEES_MAX, "room is made for more pods than the bound says");
     }
 
     fn drop_open(&mut self, uid: &str) {
@@ -245,13 +341,28 @@ impl Book {
     }
 
     /// Whether what is reserved and not bound stands in the pod's way.
-    fn is_contended(&self, pod: &Tree) -> bool {
+    fn is_contended(&self, uid: &str, pod: &Tree) -> bool {
         if self.open.is_empty() {
             return false;
         }
-        let mut bound = self.facts.clone();
+        let mut bound = self.facts_for(uid, pod).into_owned();
         bound.hosted.retain(|uid, _| !self.open.contains_key(uid));
         fit(&bound, pod).is_empty()
+    }
+
+    /// What there is for a pod: room that is kept for others who matter no less is taken.
+    fn facts_for(&self, uid: &str, pod: &Tree) -> Cow<'_, NodeFacts> {
+        let own = priority(&pod["spec"]);
+        let before = |(other, n): &(&String, &Nominee)| {
+            *other != uid && n.hosted.priority >= own && !self.facts.hosted.contains_key(*other)
+        };
+        let mut others = self.nominees.iter().filter(before).peekable();
+        if others.peek().is_none() {
+            return Cow::Borrowed(&self.facts);
+        }
+        let mut facts = self.facts.clone();
+        facts.hosted.extend(others.map(|(uid, n)| (uid.clone(), n.hosted.clone())));
+        Cow::Owned(facts)
     }
 
     /// How well the node suits a pod that is counted as hosted already.
@@ -297,7 +408,7 @@ mod tests {
         let mut b = book();
         let score = b.bid(T0, tender(1), "a", &pod("1500m")).unwrap();
         assert!(
-            matches!(b.bid(T0, tender(2), "b", &pod("1")), Err(BookError::Unfit { reasons, contended: true }) if reasons[0].text == "Insufficient cpu")
+            matches!(b.bid(T0, tender(2), "b", &pod("1")), Err(BookError::Unfit { reasons, contended: true, .. }) if reasons[0].text == "Insufficient cpu")
         );
         assert_eq!(b.bid(T0, tender(1), "a", &pod("1500m")), Ok(score), "asked twice, it says the same");
         b.release(tender(1), "a");
@@ -342,6 +453,61 @@ mod tests {
         assert_eq!(b.bid(T0, tender(2), "a", &pod("1")), Err(BookError::Late), "bound is not reserved again");
         b.release(tender(2), "a");
         assert!(b.facts().hosted.contains_key("a"));
+    }
+
+    fn matters(cpu: &str, priority: i64) -> Tree {
+        let mut p = pod(cpu);
+        p["spec"]["priority"] = json!(priority);
+        p
+    }
+
+    #[test]
+    fn room_that_is_made_for_a_pod_is_kept_from_those_who_matter_less() {
+        let mut b = book();
+        b.bound("low", &pod("2")).unwrap();
+        let offer = |r: Result<u32, BookError>| match r {
+            Err(BookError::Unfit { offer, .. }) => offer.map(|o| o.into_iter().map(|v| v.uid).collect::<Vec<_>>()),
+            other => panic!("{other:?}"),
+        };
+        let mut never = matters("1", 9);
+        never["spec"]["preemptionPolicy"] = json!("Never");
+        assert_eq!(offer(b.bid(T0, tender(1), "x", &never)), None);
+        assert_eq!(offer(b.bid(T0, tender(1), "x", &pod("1"))), None, "of its own priority it is no victim");
+        assert_eq!(offer(b.bid(T0, tender(1), "high", &matters("2", 9))), Some(vec!["low".into()]));
+        assert!(b.made().is_empty());
+        let none = BTreeSet::new();
+        let gone = b.make_room(T0, tender(1), "high", &matters("2", 9), &none).unwrap();
+        assert_eq!(gone.len(), 1);
+        assert_eq!(b.make_room(T0, tender(1), "high", &matters("2", 9), &none), Some(vec![]), "once is enough");
+        b.ended("low");
+        assert_eq!(b.made(), [(tender(1), "high".to_owned(), "p".to_owned())]);
+        assert!(matches!(
+            b.bid(T0, tender(2), "mid", &matters("1", 5)),
+            Err(BookError::Unfit { contended: false, .. })
+        ));
+        b.bid(T0, tender(2), "higher", &matters("1", 10)).unwrap();
+        b.release(tender(2), "higher");
+        b.bid(T0, tender(3), "high", &matters("2", 9)).unwrap();
+        b.bound("high", &matters("2", 9)).unwrap();
+        assert!(b.made().is_empty());
+        b.check();
+    }
+
+    #[test]
+    fn room_that_was_made_is_free_when_it_is_withdrawn_or_not_asked_for_any_more() {
+        for late in [false, true] {
+            let mut b = book();
+            b.bound("low", &pod("2")).unwrap();
+            b.make_room(T0, tender(2), "high", &matters("2", 9), &BTreeSet::new()).unwrap();
+            b.ended("low");
+            b.withdraw(tender(1), "high");
+            assert!(b.bid(T0, tender(3), "mid", &pod("1")).is_err());
+            let now = if late { T0 + Book::KEEP } else { T0 };
+            if !late {
+                b.withdraw(tender(2), "high");
+            }
+            assert!(b.bid(now, tender(3), "mid", &pod("1")).is_ok());
+        }
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! What a node is, as scheduling sees it: read from its Node object, and the pods it has room taken by.
 
+use super::neighbours::{Affinity, Namespaces};
 use crate::pod::{self, HostPort, Resources, items};
-use base::NodeId;
+use base::{NodeId, Wall};
 use objects::Tree;
 use std::collections::BTreeMap;
+
+/// An object's labels.
+pub type Labels = BTreeMap<String, String>;
 
 /// The annotation of a Node that says whose key it is: the [`NodeId`] of the machine behind it, in hex. A
 /// Node without it has no machine behind it, and is never asked for a bid.
@@ -20,7 +24,7 @@ pub struct NodeFacts {
     /// Its name.
     pub name: String,
     /// Its labels, foreign ones too.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// `spec.taints`, foreign ones too.
     pub taints: Vec<Tree>,
     /// `spec.unschedulable`.
@@ -29,6 +33,8 @@ pub struct NodeFacts {
     pub allocatable: Resources,
     /// The pods bound to it that have not finished, and those it holds a reservation for, by uid.
     pub hosted: BTreeMap<String, Hosted>,
+    /// The namespaces there are.
+    pub namespaces: Namespaces,
 }
 
 impl NodeFacts {
@@ -41,6 +47,7 @@ impl NodeFacts {
             unschedulable: node["spec"]["unschedulable"] == true,
             allocatable: Resources::of(&node["status"]["allocatable"]),
             hosted: BTreeMap::new(),
+            namespaces: Namespaces::default(),
         }
     }
 }
@@ -50,33 +57,51 @@ impl NodeFacts {
 pub struct Hosted {
     /// Its namespace.
     pub namespace: String,
+    /// Its name.
+    pub name: String,
     /// Its labels.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// What it asks for in all.
     pub requests: Resources,
     /// The host's ports it takes.
     pub ports: Vec<HostPort>,
-    /// Its required anti-affinity terms: whom it refuses beside it.
-    pub refuses: Vec<Tree>,
+    /// Whom it wants beside it, and whom it does not.
+    pub affinity: Affinity,
+    /// The uid of its controller, if it has one.
+    pub controller: Option<String>,
+    /// `spec.priority`.
+    pub priority: i64,
+    /// When it was created.
+    pub created: Wall,
+    /// It is being deleted.
+    pub going: bool,
 }
 
 impl Hosted {
     /// A pod as it would be hosted.
     pub fn of(pod: &Tree) -> Hosted {
-        let spec = &pod["spec"];
+        let (spec, meta) = (&pod["spec"], &pod["metadata"]);
+        let text = |t: &Tree| t.as_str().unwrap_or_default().to_owned();
         Hosted {
-            namespace: pod["metadata"]["namespace"].as_str().unwrap_or_default().into(),
+            namespace: text(&meta["namespace"]),
+            name: text(&meta["name"]),
             labels: labels(pod),
             requests: pod::requests(spec),
             ports: pod::host_ports(spec),
-            refuses: items(&spec["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"])
-                .to_vec(),
+            affinity: Affinity::of(pod),
+            controller: items(&meta["ownerReferences"])
+                .iter()
+                .find(|o| o["controller"] == true)
+                .map(|o| text(&o["uid"])),
+            priority: pod::priority(spec),
+            created: meta["creationTimestamp"].as_str().and_then(Wall::parse_rfc3339).unwrap_or_default(),
+            going: !meta["deletionTimestamp"].is_null(),
         }
     }
 }
 
 /// An object's labels.
-pub(super) fn labels(object: &Tree) -> BTreeMap<String, String> {
+pub(super) fn labels(object: &Tree) -> Labels {
     let l = object["metadata"]["labels"].as_object().into_iter().flatten();
     l.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect()
 }

@@ -1,13 +1,18 @@
 //! Why a node cannot take a pod, in kube-scheduler's words.
 
 use super::affinity;
-use super::facts::{Hosted, NodeFacts};
+use super::facts::{Hosted, Labels, NodeFacts};
+use super::neighbours::Term;
 use crate::pod::{Resources, items, requests};
 use objects::Tree;
-use std::collections::{BTreeMap, BTreeSet};
 
 /// The topology whose domains are single nodes.
 pub(super) const HOSTNAME: &str = "kubernetes.io/hostname";
+
+/// The pod refuses one that is there.
+pub(super) const REFUSES: &str = "node(s) didn't match pod anti-affinity rules";
+/// One that is there refuses the pod.
+pub(super) const REFUSED: &str = "node(s) didn't satisfy existing pods anti-affinity rules";
 
 /// One reason why a node cannot take a pod: what follows the count in
 /// `0/3 nodes are available: 2 Insufficient cpu, 1 node(s) had untolerated taint(s).`
@@ -37,7 +42,7 @@ pub fn fit(node: &NodeFacts, pod: &Tree) -> Vec<Reason> {
     if !short.is_empty() {
         return short;
     }
-    hostname_terms(node, &new, pod)
+    beside_on_host(node, &new)
 }
 
 /// Reasons why the node cannot take the pod whatever else runs there: what a leader, who knows nodes by
@@ -81,13 +86,18 @@ fn tolerates_unschedulable(spec: &Tree) -> bool {
     tolerated(spec, &serde_json::json!({"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}))
 }
 
-fn repels(taint: &Tree) -> bool {
+pub(super) fn repels(taint: &Tree) -> bool {
     matches!(taint["effect"].as_str(), Some("NoSchedule" | "NoExecute"))
 }
 
-/// Whether one of the pod's tolerations tolerates a taint (`core/v1` Toleration).
-pub(crate) fn tolerated(spec: &Tree, taint: &Tree) -> bool {
-    items(&spec["tolerations"]).iter().any(|t| {
+/// Whether one of the pod's tolerations tolerates a taint.
+pub(super) fn tolerated(spec: &Tree, taint: &Tree) -> bool {
+    tolerated_by(spec, taint).is_some()
+}
+
+/// The first of the pod's tolerations that tolerates a taint (`core/v1` Toleration).
+pub(crate) fn tolerated_by<'a>(spec: &'a Tree, taint: &Tree) -> Option<&'a Tree> {
+    items(&spec["tolerations"]).iter().find(|t| {
         let text = |v: &Tree| v.as_str().unwrap_or_default().to_owned();
         let effect_ok = text(&t["effect"]).is_empty() || t["effect"] == taint["effect"];
         let key = text(&t["key"]);
@@ -125,39 +135,22 @@ fn short_of(node: &NodeFacts, new: &Hosted) -> Vec<Reason> {
     reasons
 }
 
-/// Pod (anti-)affinity whose topology is the host: the bidder alone can decide it. Wider topologies are
-/// the leader's, by summaries.
-fn hostname_terms(node: &NodeFacts, new: &Hosted, pod: &Tree) -> Vec<Reason> {
-    let met_by = |term: &Tree, owner: &str, h: &Hosted| {
-        namespaces_of(term, owner).contains(&h.namespace) && selector_matches(&term["labelSelector"], &h.labels)
-    };
-    let on_host = |t: &&Tree| t["topologyKey"] == HOSTNAME;
-    let affinity = &pod["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
-    // The first pod of a group that wants to be together is let in: nobody could ever start otherwise.
-    let unmet = items(affinity)
-        .iter()
-        .filter(on_host)
-        .any(|t| !node.hosted.values().any(|h| met_by(t, &new.namespace, h)) && !met_by(t, &new.namespace, new));
-    if unmet {
-        return vec![reason("node(s) didn't match pod affinity rules", false)];
+/// Pod anti-affinity whose topology is the host: the bidder alone knows all who are on it. What is wanted
+/// beside a pod, and what is in wider domains, is the leader's affair ([`super::Topology`]).
+fn beside_on_host(node: &NodeFacts, new: &Hosted) -> Vec<Reason> {
+    let on_host = |t: &&Term| t.topology == HOSTNAME;
+    let met = |term: &Term, h: &Hosted| term.means(&node.namespaces, &h.namespace, &h.labels);
+    if new.affinity.refuses.iter().filter(on_host).any(|t| node.hosted.values().any(|h| met(t, h))) {
+        return vec![reason(REFUSES, true)];
     }
-    if new.refuses.iter().filter(on_host).any(|t| node.hosted.values().any(|h| met_by(t, &new.namespace, h))) {
-        return vec![reason("node(s) didn't match pod anti-affinity rules", true)];
-    }
-    let refused = node.hosted.values().any(|h| h.refuses.iter().filter(on_host).any(|t| met_by(t, &h.namespace, new)));
-    if refused {
-        return vec![reason("node(s) didn't satisfy existing pods anti-affinity rules", true)];
+    if node.hosted.values().any(|h| h.affinity.refuses.iter().filter(on_host).any(|t| met(t, new))) {
+        return vec![reason(REFUSED, true)];
     }
     Vec::new()
 }
 
-pub(super) fn namespaces_of(term: &Tree, owner: &str) -> BTreeSet<String> {
-    let named: BTreeSet<String> = items(&term["namespaces"]).iter().filter_map(Tree::as_str).map(Into::into).collect();
-    if named.is_empty() && term["namespaceSelector"].is_null() { BTreeSet::from([owner.to_owned()]) } else { named }
-}
-
 /// A LabelSelector object on labels: null matches nothing, an empty one everything.
-pub(crate) fn selector_matches(selector: &Tree, labels: &BTreeMap<String, String>) -> bool {
+pub(crate) fn selector_matches(selector: &Tree, labels: &Labels) -> bool {
     if selector.is_null() {
         return false;
     }
@@ -256,16 +249,6 @@ mod tests {
         let mut n = node();
         host(&mut n, "a", anti);
         assert_eq!(texts(&n, &pod(json!({}))), ["node(s) didn't satisfy existing pods anti-affinity rules"]);
-    }
-
-    #[test]
-    fn the_first_pod_of_a_group_that_wants_to_be_together_is_let_in() {
-        let with = |app: &str| {
-            pod(json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
-                {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": app}}}]}}}))
-        };
-        assert!(texts(&node(), &with("x")).is_empty());
-        assert_eq!(texts(&node(), &with("other")), ["node(s) didn't match pod affinity rules"]);
     }
 
     #[test]

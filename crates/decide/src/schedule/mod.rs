@@ -7,7 +7,9 @@
 //!
 //! [`fit()`] says why a node cannot take a pod, in the words kube-scheduler uses; [`score()`] how well a
 //! node that can suits; [`Book`] is the node's own account of what is bound and reserved; [`award()`]
-//! chooses between bids and counts the reasons of those who could not bid; [`admit()`] says whether a node
+//! chooses between bids and counts the reasons of those who could not bid; [`Topology`] is what a leader
+//! holds against a node for the sake of the pod's place among others; [`victims()`] whom a node would evict
+//! for a pod that matters more, which it offers where it cannot bid; [`admit()`] says whether a node
 //! takes a pod that somebody bound to it without asking.
 
 mod admission;
@@ -16,12 +18,18 @@ mod award;
 mod book;
 mod facts;
 mod fit;
+mod neighbours;
+mod preempt;
 mod score;
+mod topology;
 
 pub use admission::{Refusal, admit};
-pub use award::{Answer, Award, award, unschedulable};
+pub use award::{Answer, Award, Preemption, award, unschedulable};
 pub use book::{Book, BookError, Tender};
-pub use facts::{Hosted, NODE_ID, NodeFacts, node_id};
-pub(crate) use fit::selector_matches;
+pub use facts::{Hosted, Labels, NODE_ID, NodeFacts, node_id};
 pub use fit::{Reason, fit, never};
+pub(crate) use fit::selector_matches;
+pub use neighbours::{Affinity, Beside, Namespaces, Term, beside};
+pub use preempt::{Victim, better, victims};
 pub use score::score;
+pub use topology::{Among, Topology};

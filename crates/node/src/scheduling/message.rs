@@ -5,7 +5,7 @@
 
 use crate::assignment::Assignment;
 use base::{CellId, Uid};
-use decide::schedule::{Reason, Tender};
+use decide::schedule::{Beside, Reason, Tender, Victim};
 use objects::request::Stored;
 use std::sync::Arc;
 
@@ -18,6 +18,25 @@ pub enum ToNode {
         tender: Tender,
         /// The pod, as committed.
         pod: Stored,
+        /// How it is asked.
+        ask: Ask,
+    },
+    /// Your offer to evict pods for this one is taken: make room, and keep it for the pod. It is tendered for
+    /// again when there is room.
+    Preempt {
+        /// The tender it was offered for.
+        tender: Tender,
+        /// The pod, as committed.
+        pod: Stored,
+        /// Who has to go whatever room there is.
+        gone: Arc<[Uid]>,
+    },
+    /// The room that you made or keep for a pod is not needed.
+    Withdraw {
+        /// The tender that it was offered for.
+        tender: Tender,
+        /// The pod's.
+        uid: Uid,
     },
     /// Your bid is taken, and the binding is about to be committed. Answered by [`ToLeader::Confirmed`] or
     /// [`ToLeader::Lapsed`].
@@ -39,6 +58,18 @@ pub enum ToNode {
     /// Nothing new: this is the last I have told you. Said every [`Stands::EVERY`] as long as pods of the cell
     /// are bound to the node.
     Stands(Stands),
+}
+
+/// What is asked for by a tender.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ask {
+    /// A bid.
+    Bid,
+    /// No bid: the pod may not be there as long as these pods of its own cell are. Would you evict them, and
+    /// whoever else there would have to be no room for? Answered by [`ToLeader::Unfit`].
+    Without(Arc<[Uid]>),
+    /// No bid: what of other namespaces is beside the pod on you? Answered by [`ToLeader::Unfit`].
+    Look,
 }
 
 /// An [`Assignment`] in its place among all that a leader tells a node.
@@ -72,6 +103,8 @@ pub enum ToLeader {
         tender: Tender,
         /// How well I suit: 0 to 1,000.
         score: u32,
+        /// What of other namespaces is beside it here.
+        beside: Beside,
     },
     /// I cannot.
     Unfit {
@@ -81,6 +114,10 @@ pub enum ToLeader {
         reasons: Vec<Reason>,
         /// I could, but for what is only reserved here: ask again soon.
         contended: bool,
+        /// I could, if I evicted these.
+        offer: Option<Vec<Victim>>,
+        /// What of other namespaces is beside it here.
+        beside: Beside,
     },
     /// I cannot say now: I have just started, or as many reservations are open as I keep.
     NotNow {
@@ -96,6 +133,15 @@ pub enum ToLeader {
     Lapsed {
         /// The tender.
         tender: Tender,
+    },
+    /// There is room now that I made for this pod.
+    Made {
+        /// The tender that was offered for.
+        tender: Tender,
+        /// The pod's.
+        uid: Uid,
+        /// The pod's.
+        name: Arc<str>,
     },
     /// Tell me everything: I have just started, or have missed something.
     Ask {
@@ -124,6 +170,7 @@ impl ToLeader {
             | ToLeader::NotNow { tender }
             | ToLeader::Confirmed { tender }
             | ToLeader::Lapsed { tender }
+            | ToLeader::Made { tender, .. }
             | ToLeader::WhatBecame { tender, .. } => tender.cell,
             ToLeader::Ask { cell } => *cell,
         }
@@ -134,9 +181,11 @@ impl ToNode {
     /// From whose leader it comes.
     pub fn cell(&self) -> CellId {
         match self {
-            ToNode::Tender { tender, .. } | ToNode::Confirm { tender, .. } | ToNode::Release { tender, .. } => {
-                tender.cell
-            }
+            ToNode::Tender { tender, .. }
+            | ToNode::Preempt { tender, .. }
+            | ToNode::Withdraw { tender, .. }
+            | ToNode::Confirm { tender, .. }
+            | ToNode::Release { tender, .. } => tender.cell,
             ToNode::Assigned(a) => a.assignment.cell,
             ToNode::Stands(s) => s.cell,
         }
@@ -145,9 +194,11 @@ impl ToNode {
     /// In which term of its leadership it was said.
     pub fn term(&self) -> u64 {
         match self {
-            ToNode::Tender { tender, .. } | ToNode::Confirm { tender, .. } | ToNode::Release { tender, .. } => {
-                tender.term
-            }
+            ToNode::Tender { tender, .. }
+            | ToNode::Preempt { tender, .. }
+            | ToNode::Withdraw { tender, .. }
+            | ToNode::Confirm { tender, .. }
+            | ToNode::Release { tender, .. } => tender.term,
             ToNode::Assigned(a) => a.term,
             ToNode::Stands(s) => s.term,
         }

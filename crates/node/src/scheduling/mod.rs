@@ -9,6 +9,8 @@
 //! any moment, and what then holds is what the cell has committed. What both say is in [`message`].
 
 mod candidate;
+mod errands;
+mod evicting;
 mod leader;
 pub mod message;
 mod worker;

@@ -9,11 +9,13 @@
 //! ever. Such a cell itself gets no bid before it has spoken; what it had started here is counted when it
 //! turns up, without question.
 
-use super::message::{Assigned, Stands, ToLeader, ToNode};
+use super::evicting::{Evicting, Outcome};
+use super::message::{Ask, Assigned, Stands, ToLeader, ToNode};
 use crate::assignment::Assignment;
-use base::{CellId, Now, Time, Uid};
+use crate::errand::{Answered, Errand, ErrandId};
+use base::{CellId, Now, Time, Uid, Wall};
 use decide::pod::is_finished;
-use decide::schedule::{Book, BookError, NodeFacts, Refusal, Tender};
+use decide::schedule::{Book, BookError, Labels, Namespaces, NodeFacts, Refusal, Tender, beside};
 use objects::request::Stored;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,6 +31,8 @@ pub enum Input {
     /// All namespaces and their cells. The first time it is told, each is asked what is bound here; a cell
     /// that is missing later is gone with all its pods.
     Cells(Vec<(Arc<str>, CellId)>),
+    /// The namespaces' labels, told again whenever one has changed.
+    Namespaces(Namespaces),
     /// From the leader of a cell.
     Message(ToNode),
     /// Of these pods the runtime had something when the node started: they were admitted before. Told once,
@@ -38,6 +42,13 @@ pub enum Input {
     Ended {
         /// The pod's.
         uid: Uid,
+    },
+    /// What became of an errand.
+    Answered {
+        /// Which.
+        id: ErrandId,
+        /// What.
+        answer: Answered,
     },
 }
 
@@ -57,6 +68,13 @@ pub enum Effect {
         assignment: Assignment,
         /// Who among them is not to be started but failed. Said again whenever such a pod is told again.
         refused: Vec<Refused>,
+    },
+    /// A request of a cell, in the node's name. Answered by [`Input::Answered`].
+    Errand {
+        /// Names it.
+        id: ErrandId,
+        /// The request.
+        errand: Box<Errand>,
     },
 }
 
@@ -95,6 +113,7 @@ struct Bound {
 /// The machine.
 pub struct Worker {
     book: Book,
+    evicting: Evicting,
     /// The Node object was read.
     known: bool,
     cells: BTreeMap<CellId, Cell>,
@@ -132,6 +151,7 @@ impl Worker {
     pub fn new(now: Now) -> Worker {
         Worker {
             book: Book::new(NodeFacts::default()),
+            evicting: Evicting::default(),
             known: false,
             cells: BTreeMap::new(),
             asks: BTreeSet::new(),
@@ -144,6 +164,7 @@ impl Worker {
 
     /// One bounded step.
     pub fn step(&mut self, now: Now, input: Input, fx: &mut Vec<Effect>) {
+        let wall = now.wall;
         let now = now.mono;
         match input {
             Input::Tick => {}
@@ -152,14 +173,17 @@ impl Worker {
                 self.known = true;
             }
             Input::Cells(all) => self.on_cells(now, &all, fx),
-            Input::Message(message) => self.on_message(now, message, fx),
+            Input::Namespaces(namespaces) => self.book.know(namespaces),
+            Input::Message(message) => self.on_message(now, wall, message, fx),
             Input::Found(found) => self.found = Some(found),
             Input::Ended { uid } => {
                 self.book.ended(&uid.to_string());
                 if let Some(found) = &mut self.found {
                     found.remove(&uid);
                 }
+                self.tell_made(fx);
             }
+            Input::Answered { id, answer } => self.on_answered(wall, id, &answer, fx),
         }
         self.on_time(now, fx);
     }
@@ -173,6 +197,7 @@ impl Worker {
     /// Asserts what must hold between steps.
     pub fn check(&self) {
         self.book.check();
+        self.evicting.check();
         let due = self.cells.iter().filter_map(|(id, c)| Some((c.ask?, *id)));
         assert!(due.eq(self.asks_by_cell()), "the index of questions is not that of the cells");
     }
@@ -228,15 +253,17 @@ impl Worker {
         }
     }
 
-    fn on_message(&mut self, now: Time, message: ToNode, fx: &mut Vec<Effect>) {
+    fn on_message(&mut self, now: Time, wall: Wall, message: ToNode, fx: &mut Vec<Effect>) {
         // Whoever led before has nothing to say any more; but to give back what was reserved for it is the part
         // of whoever leads now.
-        let release = matches!(message, ToNode::Release { .. });
+        let release = matches!(message, ToNode::Release { .. } | ToNode::Withdraw { .. });
         if !release && self.cells.get(&message.cell()).is_some_and(|c| message.term() < c.term) {
             return;
         }
         match message {
-            ToNode::Tender { tender, pod } => self.on_tender(now, tender, &pod, fx),
+            ToNode::Tender { tender, pod, ask } => self.on_tender(now, tender, &pod, &ask, fx),
+            ToNode::Preempt { tender, pod, gone } => self.on_preempt((now, wall), tender, &pod, &gone, fx),
+            ToNode::Withdraw { tender, uid } => self.book.withdraw(tender, &uid.to_string()),
             ToNode::Confirm { tender, uid } => {
                 let message = match self.book.confirm(now, tender, &uid.to_string()) {
                     Ok(()) => ToLeader::Confirmed { tender },
@@ -250,18 +277,69 @@ impl Worker {
         }
     }
 
-    fn on_tender(&mut self, now: Time, tender: Tender, pod: &Stored, fx: &mut Vec<Effect>) {
+    fn on_tender(&mut self, now: Time, tender: Tender, pod: &Stored, ask: &Ask, fx: &mut Vec<Effect>) {
+        let uid = pod.meta.uid.to_string();
         let message = if self.is_bidding() && !self.unheard.contains(&tender.cell) {
-            match self.book.bid(now, tender, &pod.meta.uid.to_string(), &pod.tree()) {
-                Ok(score) => ToLeader::Bid { tender, score },
-                Err(BookError::Unfit { reasons, contended }) => ToLeader::Unfit { tender, reasons, contended },
-                Err(BookError::Full | BookError::Lapsed) => ToLeader::NotNow { tender },
-                Err(BookError::Late) => return,
+            let tree = pod.tree();
+            let beside = beside(self.book.facts(), &tree);
+            let unfit =
+                |reasons, contended, offer, beside| ToLeader::Unfit { tender, reasons, contended, offer, beside };
+            match ask {
+                Ask::Bid => match self.book.bid(now, tender, &uid, &tree) {
+                    Ok(score) => ToLeader::Bid { tender, score, beside },
+                    Err(BookError::Unfit { reasons, contended, offer }) => unfit(reasons, contended, offer, beside),
+                    Err(BookError::Full | BookError::Lapsed) => ToLeader::NotNow { tender },
+                    Err(BookError::Late) => return,
+                },
+                Ask::Without(gone) => unfit(Vec::new(), false, self.book.offer(&uid, &tree, &written(gone)), beside),
+                Ask::Look => unfit(Vec::new(), false, None, beside),
             }
         } else {
             ToLeader::NotNow { tender }
         };
         fx.push(Effect::Send { cell: tender.cell, message });
+    }
+
+    /// Room is to be made for a pod. Whoever asks hears of it when there is some.
+    fn on_preempt(
+        &mut self,
+        (now, wall): (Time, Wall),
+        tender: Tender,
+        pod: &Stored,
+        gone: &[Uid],
+        fx: &mut Vec<Effect>,
+    ) {
+        let uid = pod.meta.uid.to_string();
+        let Some(victims) = self.book.make_room(now, tender, &uid, &pod.tree(), &written(gone)) else { return };
+        let none = victims.is_empty();
+        let node = self.book.facts().name.clone();
+        for victim in victims {
+            let who = victim.uid.clone();
+            match self.evicting.begin(&node, victim, &uid, wall) {
+                Some((id, errand)) => fx.push(Effect::Errand { id, errand }),
+                None => self.book.going(&who, false),
+            }
+        }
+        if none {
+            self.tell_made(fx);
+        }
+    }
+
+    fn on_answered(&mut self, wall: Wall, id: ErrandId, answer: &Answered, fx: &mut Vec<Effect>) {
+        let node = self.book.facts().name.clone();
+        match self.evicting.answered(&node, id, answer, wall) {
+            Outcome::Next(id, errand) => fx.push(Effect::Errand { id, errand }),
+            Outcome::Stays(uid) => self.book.going(&uid, false),
+            Outcome::Over => {}
+        }
+    }
+
+    fn tell_made(&self, fx: &mut Vec<Effect>) {
+        for (tender, uid, name) in self.book.made() {
+            let Ok(uid) = uid.parse() else { continue };
+            let message = ToLeader::Made { tender, uid, name: name.into() };
+            fx.push(Effect::Send { cell: tender.cell, message });
+        }
     }
 
     fn on_stands(&mut self, now: Time, stands: Stands) {
@@ -326,7 +404,8 @@ impl Worker {
         for (name, pod) in assignment.pods.iter().filter_map(|(name, pod)| Some((name, pod.as_ref()?))) {
             match cell.pods.get(name).filter(|b| b.uid == pod.meta.uid) {
                 Some(bound) => {
-                    self.book.relabel(&pod.meta.uid.to_string(), labels(pod));
+                    let going = pod.meta.deletion.is_some();
+                    self.book.changed(&pod.meta.uid.to_string(), labels(pod), going);
                     refused.extend(bound.refused.clone().map(|why| Refused { uid: pod.meta.uid, why }));
                 }
                 None => new.push((name, pod)),
@@ -412,6 +491,11 @@ fn count_started(book: &mut Book, pod: &Stored, found: Option<&BTreeSet<Uid>>) -
     true
 }
 
-fn labels(pod: &Stored) -> BTreeMap<String, String> {
+/// Uids as they are written.
+fn written(uids: &[Uid]) -> BTreeSet<String> {
+    uids.iter().map(Uid::to_string).collect()
+}
+
+fn labels(pod: &Stored) -> Labels {
     pod.meta.labels.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()
 }

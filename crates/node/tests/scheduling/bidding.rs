@@ -1,6 +1,7 @@
 //! From a pod without a node to one that is bound, and what is said of one that is not.
 
 use crate::world::{Packet, World, cpu, node_id};
+use decide::schedule::Beside;
 use node::scheduling::message::{ToLeader, ToNode};
 use serde_json::json;
 use std::time::Duration;
@@ -221,7 +222,7 @@ fn a_bid_that_comes_too_late_is_released() {
     assert_eq!((w.host("p").as_deref(), w.reserved()), (Some("n1"), 1));
     w.lose = |_| false;
     let tender = decide::schedule::Tender { cell: crate::world::id(), term: w.term, number: 1 };
-    w.packets.push_back(Packet::ToLeader(node_id(2), ToLeader::Bid { tender, score: 1 }));
+    w.packets.push_back(Packet::ToLeader(node_id(2), ToLeader::Bid { tender, score: 1, beside: Beside::default() }));
     w.settle();
     assert_eq!(w.reserved(), 0);
 }

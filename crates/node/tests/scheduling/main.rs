@@ -5,4 +5,6 @@
 
 mod bidding;
 mod hosting;
+mod neighbours;
+mod preempting;
 mod world;

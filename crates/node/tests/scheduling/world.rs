@@ -3,18 +3,19 @@
 
 use agree::log::Ticket;
 use base::{CellId, Chance, NodeId, Now, RequestId, Time, Uid, Wall};
+use node::assignment::Assignment;
 use node::bundle::{self, Bundle};
 use node::cell::{Cell, Config, Effect, Input, Objects, Outcome, ReplyTo, Role};
 use node::errand::{Answered, Errand, ErrandId};
 use node::genesis;
-use node::scheduling::message::{ToLeader, ToNode};
+use node::scheduling::message::{Assigned, ToLeader, ToNode};
 use node::scheduling::{
     Candidate, Config as Leading, Leader, LeaderEffect, LeaderInput, Refused, Worker, WorkerEffect, WorkerInput,
 };
 use objects::bootstrap;
 use objects::decision::Payload;
 use objects::kinds;
-use objects::request::{Body, Config as Settings, Options, Request, User, Verb};
+use objects::request::{Body, Config as Settings, Options, PatchType, Request, Stored, User, Verb};
 use objects::status::Status;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -37,6 +38,11 @@ fn bundle() -> Arc<Bundle> {
         "metadata": {"name": "d", "uid": id().to_string()},
         "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}),
     ));
+    trees.push((
+        "PriorityClass.scheduling.k8s.io",
+        json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "patient"},
+            "value": 1000, "preemptionPolicy": "Never"}),
+    ));
     let names: Vec<String> =
         trees.iter().map(|(_, t)| t["metadata"]["name"].as_str().unwrap_or_default().to_owned()).collect();
     let changes =
@@ -56,6 +62,13 @@ pub(crate) enum Packet {
     ToLeader(NodeId, ToLeader),
 }
 
+/// Whose errand it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asker {
+    Leader(ErrandId),
+    Node(NodeId, ErrandId),
+}
+
 /// What a node was handed to run.
 #[derive(Default)]
 pub(crate) struct Handed {
@@ -70,7 +83,7 @@ pub(crate) struct World {
 
     cache: VecDeque<Ticket>,
     answers: BTreeMap<u64, Outcome>,
-    errands: BTreeMap<u64, ErrandId>,
+    errands: BTreeMap<u64, Asker>,
     /// What was committed last.
     objects: Objects,
     pub(crate) leader: Option<Leader>,
@@ -81,8 +94,8 @@ pub(crate) struct World {
     /// What the runtimes say they run when a node starts.
     pub(crate) running: BTreeSet<Uid>,
     pub(crate) packets: VecDeque<Packet>,
-    /// Asked for by the leader and not yet sent to the cell.
-    pub(crate) asked: VecDeque<(ErrandId, Errand)>,
+    /// Asked for and not yet sent to the cell.
+    pub(crate) asked: VecDeque<(Asker, Errand)>,
     /// Errands wait until a test sends them.
     pub(crate) hold_errands: bool,
     /// Packets for which this says so are lost.
@@ -132,7 +145,10 @@ impl World {
             match e {
                 Effect::Persist { ticket, .. } => self.cache.push_back(ticket),
                 Effect::Reply(r) => match self.errands.remove(&r.to.0) {
-                    Some(id) => self.lead(LeaderInput::Answered { id, answer: answered(r.outcome) }),
+                    Some(Asker::Leader(id)) => self.lead(LeaderInput::Answered { id, answer: answered(r.outcome) }),
+                    Some(Asker::Node(node, id)) => {
+                        self.work(node, WorkerInput::Answered { id, answer: answered(r.outcome) });
+                    }
                     None => {
                         self.answers.insert(r.to.0, r.outcome);
                     }
@@ -181,12 +197,18 @@ impl World {
         assert!(matches!(&outcome, Outcome::Done(a) if a.code == 201), "{}", text(&outcome));
     }
 
+    pub(crate) fn create_labelled(&mut self, name: &str, app: &str, mut spec: Value) {
+        spec["labels"] = json!({"app": app});
+        self.create(name, spec);
+    }
+
     fn try_create(&mut self, name: &str, mut spec: Value) -> Outcome {
+        let labels = spec.as_object_mut().and_then(|s| s.remove("labels"));
         if spec["containers"].is_null() {
             spec["containers"] = json!([{"name": "c", "image": "i"}]);
         }
         let tree = json!({"apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": name, "namespace": "d"}, "spec": spec});
+            "metadata": {"name": name, "namespace": "d", "labels": labels}, "spec": spec});
         self.request(Verb::Create, "", "", Body::Object { tree, strict: Vec::new() })
     }
 
@@ -194,6 +216,13 @@ impl World {
     pub(crate) fn remove(&mut self, name: &str) {
         let tree = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0});
         let outcome = self.request(Verb::Delete, name, "", Body::Object { tree, strict: Vec::new() });
+        assert!(matches!(outcome, Outcome::Done(_)), "{}", text(&outcome));
+    }
+
+    /// Changes a pod as somebody with a strategic merge patch does.
+    pub(crate) fn patch(&mut self, name: &str, patch: &Value) {
+        let body = Body::Patch { kind: PatchType::Strategic, bytes: patch.to_string().into() };
+        let outcome = self.request(Verb::Patch, name, "", body);
         assert!(matches!(outcome, Outcome::Done(_)), "{}", text(&outcome));
     }
 
@@ -246,8 +275,8 @@ impl World {
         self.term += 1;
         let config = Leading { cell: id(), namespace: "d".into(), term: self.term, node: "n1".into() };
         self.leader = Some(Leader::new(config, &Chance::from_u64(self.term)));
-        self.asked.clear();
-        self.errands.clear();
+        self.asked.retain(|(asker, _)| matches!(asker, Asker::Node(..)));
+        self.errands.retain(|_, asker| matches!(asker, Asker::Node(..)));
     }
 
     /// The cell has another leader, here again.
@@ -266,7 +295,7 @@ impl World {
         for e in fx {
             match e {
                 LeaderEffect::Send { to, message } => self.packets.push_back(Packet::ToNode(to, message)),
-                LeaderEffect::Errand { id, errand } => self.asked.push_back((id, *errand)),
+                LeaderEffect::Errand { id, errand } => self.asked.push_back((Asker::Leader(id), *errand)),
             }
         }
     }
@@ -335,6 +364,7 @@ impl World {
                     }
                     handed.refused.extend(refused);
                 }
+                WorkerEffect::Errand { id, errand } => self.asked.push_back((Asker::Node(node, id), *errand)),
             }
         }
     }
@@ -342,6 +372,17 @@ impl World {
     /// Nothing of a pod runs on a node any more.
     pub(crate) fn ended(&mut self, n: u8, uid: Uid) {
         self.work(node_id(n), WorkerInput::Ended { uid });
+    }
+
+    /// The cell of another namespace tells a node of a pod that is bound to it.
+    pub(crate) fn assign(&mut self, n: u8, cell: CellId, namespace: &str, pod: &Value) {
+        let kind = kinds::by_kind("", "v1", "Pod").unwrap();
+        let stored = Stored::from_tree(kind, pod.clone(), base::Revision::from_u64(1 << 41).unwrap());
+        let name = pod["metadata"]["name"].as_str().unwrap().into();
+        let assignment =
+            Assignment { cell, namespace: namespace.into(), whole: true, pods: vec![(name, Some(stored))] };
+        let assigned = Assigned { term: 1, number: 1, assignment };
+        self.work(node_id(n), WorkerInput::Message(ToNode::Assigned(assigned)));
     }
 
     // What happens.

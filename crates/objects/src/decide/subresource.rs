@@ -59,6 +59,10 @@ impl Visit<'_> {
         self.check_binding(&name, &pod, meta, &stored)?;
         let now = self.env.now.rfc3339();
         tree::set(tree::child(&mut pod, "spec"), "nodeName", target.text("name"));
+        // Where room was being made for it is of no interest any more.
+        if let Some(status) = tree::existing(&mut pod, "status").and_then(Tree::as_object_mut) {
+            status.remove("nominatedNodeName");
+        }
         for field in ["annotations", "labels"] {
             for (k, v) in meta.entries(field) {
                 tree::set(tree::child(tree::child(&mut pod, "metadata"), field), k, v.clone());

@@ -59,6 +59,13 @@ pub(super) enum Happening {
     Restart {
         host: usize,
     },
+    /// A node hears what became of its errand.
+    Answered {
+        host: usize,
+        boot: u64,
+        id: ErrandId,
+        answer: Answered,
+    },
     Act {
         host: usize,
         boot: u64,
@@ -100,6 +107,8 @@ struct Ask {
 enum Then {
     /// A leader's errand, of this start and term.
     Leader { keeper: usize, boot: u64, term: u64, id: ErrandId },
+    /// A node's errand, of this start.
+    Worker { host: usize, boot: u64, id: ErrandId },
     /// Somebody who does not wait for the answer.
     Nobody,
     /// A node, which says it anew until it is heard.
@@ -212,6 +221,9 @@ impl World {
                 Ok(())
             }
             Happening::Restart { host } => self.start_host(host),
+            Happening::Answered { host, boot, id, answer } if s.hosts[host].boot == boot => {
+                self.work(host, WorkerInput::Answered { id, answer })
+            }
             Happening::Act { host, boot, uid, act } if s.hosts[host].boot == boot => self.act(host, uid, act),
             Happening::Arrives { ask, attempt } => self.ask_arrives(ask, attempt),
             Happening::Again { ask, attempt } => {
@@ -423,6 +435,9 @@ impl World {
                     self.lead(keeper, LeaderInput::Answered { id, answer });
                 }
             }
+            Then::Worker { host, boot, id } => {
+                self.scene(MS, Happening::Answered { host, boot, id, answer });
+            }
             Then::Node if answer.is_err_and(|s| !matches!(s.code, 404 | 409 | 422)) => {
                 let keepers = self.keepers.len() as u64;
                 let Some(s) = &mut self.pods else { return };
@@ -498,6 +513,15 @@ impl World {
                     for delay in if mute { Vec::new() } else { self.ways() } {
                         self.scene(delay, Happening::ToLeader { host, message: message.clone() });
                     }
+                }
+                WorkerEffect::Errand { id, errand } => {
+                    let keepers = self.keepers.len() as u64;
+                    let Some(s) = &mut self.pods else { return Ok(()) };
+                    let wall = Wall(EPOCH_MS + self.now / MS);
+                    let uid = Uid::from_chance(s.dice.u128());
+                    let request = errand.request(RequestId(s.dice.u128()), wall, uid, s.dice.u64());
+                    let (keeper, boot) = (s.dice.below(keepers) as usize, s.hosts[host].boot);
+                    self.ask(keeper, request, GATEWAY, Then::Worker { host, boot, id });
                 }
                 WorkerEffect::Admitted { assignment, refused } => {
                     let Some(s) = &mut self.pods else { return Ok(()) };
@@ -723,6 +747,14 @@ fn new_pod(dice: &mut Chance, now: u64, node: Option<String>) -> Tree {
         container["ports"] = json!([{"containerPort": 80, "hostPort": 80}]);
     }
     let mut spec = json!({"containers": [container]});
+    // Who matters more may have others evicted.
+    if dice.below(8) == 0 {
+        spec["priorityClassName"] = json!("system-cluster-critical");
+    }
+    if dice.below(6) == 0 {
+        spec["topologySpreadConstraints"] = json!([{"maxSkew": 2, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {}}]);
+    }
     if dice.below(6) == 0 {
         spec["nodeSelector"] = json!({"zone": if dice.below(2) == 0 { "even" } else { "odd" }});
     }

@@ -7,6 +7,7 @@ use super::Effect;
 use crate::assignment::Assignment;
 use crate::scheduling::message::{Assigned, Stands, ToNode};
 use base::{CellId, NodeId, Uid};
+use decide::schedule::Hosted;
 use objects::request::Stored;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,6 +18,8 @@ pub(super) struct Hosting {
     namespace: Arc<str>,
     term: u64,
     hosts: BTreeMap<Arc<str>, Host>,
+    /// How many pods say something of others beside them.
+    choosy: usize,
 }
 
 /// A node by its name.
@@ -26,7 +29,14 @@ struct Host {
     id: Option<NodeId>,
     /// The last message sent to it.
     number: u64,
-    pods: BTreeMap<Arc<str>, Stored>,
+    pods: BTreeMap<Arc<str>, Bound>,
+}
+
+/// A pod that is bound.
+struct Bound {
+    stored: Stored,
+    /// As scheduling sees it.
+    hosted: Arc<Hosted>,
 }
 
 /// What has changed on a node.
@@ -34,17 +44,25 @@ pub(super) type Changed = BTreeMap<Arc<str>, Vec<(Arc<str>, Option<Stored>)>>;
 
 impl Hosting {
     pub(super) fn new(cell: CellId, namespace: Arc<str>, term: u64) -> Hosting {
-        Hosting { cell, namespace, term, hosts: BTreeMap::new() }
+        Hosting { cell, namespace, term, hosts: BTreeMap::new(), choosy: 0 }
     }
 
     /// A pod is bound to a node and is this now, or is gone. Told by [`Hosting::tell`].
     pub(super) fn put(&mut self, node: &str, name: &Arc<str>, pod: Option<&Stored>, changed: &mut Changed) {
         let node: Arc<str> = node.into();
         let host = self.hosts.entry(node.clone()).or_default();
-        match pod {
-            Some(pod) => host.pods.insert(name.clone(), pod.clone()),
-            None => host.pods.remove(name),
-        };
+        let old = host.pods.remove(name);
+        self.choosy -= usize::from(old.as_ref().is_some_and(|b| !b.hosted.affinity.is_empty()));
+        if let Some(pod) = pod {
+            // Only a pod's status changes often, and of that nothing is read.
+            let same = |b: &Bound| b.stored.meta.uid == pod.meta.uid && b.stored.meta.labels == pod.meta.labels;
+            let hosted = match old.filter(|b| same(b) && b.hosted.going == pod.meta.deletion.is_some()) {
+                Some(bound) => bound.hosted,
+                None => Arc::new(Hosted::of(&pod.tree())),
+            };
+            self.choosy += usize::from(!hosted.affinity.is_empty());
+            host.pods.insert(name.clone(), Bound { stored: pod.clone(), hosted });
+        }
         changed.entry(node).or_default().push((name.clone(), pod.cloned()));
     }
 
@@ -85,7 +103,7 @@ impl Hosting {
         let Some(host) = self.hosts.get_mut(node) else { return };
         let Some(to) = host.id else { return };
         host.number += 1;
-        let pods = host.pods.iter().map(|(name, pod)| (name.clone(), Some(pod.clone()))).collect();
+        let pods = host.pods.iter().map(|(name, pod)| (name.clone(), Some(pod.stored.clone()))).collect();
         let assignment = Assignment { cell: self.cell, namespace: self.namespace.clone(), whole: true, pods };
         let assigned = Assigned { term: self.term, number: host.number, assignment };
         fx.push(Effect::Send { to, message: ToNode::Assigned(assigned) });
@@ -102,15 +120,28 @@ impl Hosting {
 
     /// Whether the pod of this name and uid is bound to the node.
     pub(super) fn has(&self, node: &str, pod: &str, uid: Uid) -> bool {
-        self.hosts.get(node).and_then(|h| h.pods.get(pod)).is_some_and(|p| p.meta.uid == uid)
+        self.hosts.get(node).and_then(|h| h.pods.get(pod)).is_some_and(|p| p.stored.meta.uid == uid)
     }
 
     /// The nodes that host pods of the same controller.
     pub(super) fn hosts_of(&self, pod: &Stored) -> BTreeSet<Arc<str>> {
         let Some(controller) = pod.meta.controller() else { return BTreeSet::new() };
-        let same = |p: &Stored| p.meta.controller().is_some_and(|c| c.uid == controller.uid);
+        let same = |p: &Bound| p.stored.meta.controller().is_some_and(|c| c.uid == controller.uid);
         let hosts = self.hosts.iter().filter(|(_, h)| h.pods.values().any(same));
         hosts.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether any pod that is bound says something of others beside it.
+    pub(super) fn is_choosy(&self) -> bool {
+        self.choosy > 0
+    }
+
+    /// All pods that are bound and have not finished: the node, the pod's uid, the pod.
+    pub(super) fn running(&self) -> impl Iterator<Item = (&str, Uid, &Hosted)> {
+        self.hosts.iter().flat_map(|(node, host)| {
+            let runs = host.pods.values().filter(|b| !super::is_finished(&b.stored));
+            runs.map(move |b| (&**node, b.stored.meta.uid, &*b.hosted))
+        })
     }
 
     /// Whether any node has pods.

@@ -2,21 +2,27 @@
 //!
 //! A pod's way: it waits its turn ([`waiting`]); nodes are asked and one is chosen ([`round`]); the chosen one
 //! confirms; an errand binds the pod, and the commit of that is the award, whoever asked for it. Only what
-//! is committed is told to nodes ([`hosting`]). If nobody can run a pod, its status and an Event say why.
+//! is committed is told to nodes ([`hosting`]). If nobody can run a pod, its status and an Event say why; and
+//! where a node offers to evict others for one that matters more, the best offer is taken, and the pod is
+//! tendered for again when there is room.
+//!
+//! What a pod wants of its neighbours is decided here ([`ground`]): by the pods of the cell, and by what nodes
+//! tell of others.
 
-mod errands;
+mod ground;
 mod hosting;
 mod round;
 mod waiting;
 
 use super::candidate::Candidate;
+use super::errands::{About, Errands, Said};
 use super::message::{Stands, ToLeader, ToNode};
 use crate::cell::{Change, Objects};
 use crate::errand::{Answered, Errand, ErrandId};
 use base::{CellId, Chance, NodeId, Now, Time, Uid, Wall};
-use decide::pod::items;
-use decide::schedule::{Answer, Tender, unschedulable};
-use errands::{About, Errands, Said};
+use decide::pod::{items, may_preempt};
+use decide::schedule::{Answer, Beside, Namespaces, Preemption, Tender, unschedulable};
+use ground::Ground;
 use hosting::{Changed, Hosting};
 use objects::request::Stored;
 use round::{Next, Phase, Round};
@@ -58,6 +64,8 @@ pub enum Input {
     /// All nodes that may be asked, told again whenever one has changed. Nothing is scheduled before it was
     /// told once.
     Nodes(Arc<[Candidate]>),
+    /// The labels of all namespaces, told again whenever one has changed.
+    Namespaces(Namespaces),
     /// From a node. Who it is, is known from the connection.
     Message {
         /// The node.
@@ -121,6 +129,7 @@ pub struct Leader {
     errands: Errands,
     begun: bool,
     candidates: Option<Arc<[Candidate]>>,
+    namespaces: Namespaces,
     hosting: Hosting,
     pods: Pods,
     /// By the numbers of their tenders.
@@ -145,6 +154,7 @@ impl Leader {
             errands,
             begun: false,
             candidates: None,
+            namespaces: Namespaces::default(),
             hosting,
             pods: Pods::default(),
             rounds: BTreeMap::new(),
@@ -164,6 +174,12 @@ impl Leader {
             Input::Tick => {}
             Input::Committed { objects, changes } => self.on_committed(now, &objects, &changes, fx),
             Input::Nodes(candidates) => self.on_nodes(now, candidates, fx),
+            Input::Namespaces(namespaces) => {
+                if self.namespaces != namespaces {
+                    self.namespaces = namespaces;
+                    self.pods.soon_if(now.mono, |w| !w.tree["spec"]["affinity"].is_null());
+                }
+            }
             Input::Message { from, message } => self.on_message(now, from, message, fx),
             Input::Answered { id, answer } => self.on_answered(now, id, answer, fx),
         }
@@ -269,9 +285,12 @@ impl Leader {
     /// A pod is no longer to be scheduled: it is bound, or need not be.
     fn forget(&mut self, name: &str, bound: Option<(Now, &str, &Stored)>, fx: &mut Vec<Effect>) {
         let Some(waiting) = self.pods.remove(name) else { return };
-        let Some(number) = self.round_of(name) else { return };
         // Whoever it is bound to keeps its reservation until it has read that.
         let host = bound.and_then(|(_, node, _)| self.id_of(node));
+        if let Some((to, tender)) = waiting.nominated.filter(|n| Some(n.0) != host) {
+            fx.push(Effect::Send { to, message: ToNode::Withdraw { tender, uid: waiting.uid } });
+        }
+        let Some(number) = self.round_of(name) else { return };
         let Some(round) = self.end(number, host) else { return };
         for bidder in round.bidders().into_iter().filter(|b| Some(*b) != host) {
             release(bidder, &round, fx);
@@ -325,24 +344,31 @@ impl Leader {
             return;
         }
         match message {
-            ToLeader::Bid { tender, score } => self.on_answer(now, from, tender, Answer::Bid { score }, fx),
-            ToLeader::Unfit { tender, reasons, contended } => {
+            ToLeader::Bid { tender, score, beside } => {
+                self.on_answer(now, from, tender, Answer::Bid { score }, Some(beside), fx);
+            }
+            ToLeader::Unfit { tender, reasons, contended, offer, beside } => {
                 if let Some(round) = self.rounds.get_mut(&tender.number).filter(|r| r.tender == tender) {
                     round.contended |= contended;
                 }
-                self.on_answer(now, from, tender, Answer::Unfit(reasons), fx);
+                self.on_answer(now, from, tender, Answer::Unfit { reasons, offer }, Some(beside), fx);
             }
             ToLeader::NotNow { tender } => {
                 if let Some(round) = self.rounds.get_mut(&tender.number).filter(|r| r.tender == tender) {
                     round.contended = true;
                 }
-                self.on_answer(now, from, tender, Answer::Silent, fx);
+                self.on_answer(now, from, tender, Answer::Silent, None, fx);
             }
             ToLeader::Confirmed { tender } => self.on_confirmed(now, from, tender, fx),
             ToLeader::Lapsed { tender } => {
                 let confirming = |r: &Round| matches!(r.phase, Phase::Confirming { winner, .. } if winner == from);
                 if self.rounds.get(&tender.number).is_some_and(|r| r.tender == tender && confirming(r)) {
                     self.give_up(now, tender.number, LAPSED, fx);
+                }
+            }
+            ToLeader::Made { uid, name, .. } => {
+                if self.pods.get(&name).is_some_and(|w| w.uid == uid) {
+                    self.pods.soon(now.mono, &name);
                 }
             }
             ToLeader::Ask { .. } => {
@@ -354,7 +380,15 @@ impl Leader {
         }
     }
 
-    fn on_answer(&mut self, now: Now, from: NodeId, tender: Tender, answer: Answer, fx: &mut Vec<Effect>) {
+    fn on_answer(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        tender: Tender,
+        answer: Answer,
+        beside: Option<Beside>,
+        fx: &mut Vec<Effect>,
+    ) {
         let bid = matches!(answer, Answer::Bid { .. });
         if tender.term != self.config.term {
             return;
@@ -366,7 +400,7 @@ impl Leader {
             }
             return;
         };
-        if round.answer(now.mono, from, answer) {
+        if round.answer(now.mono, from, answer, beside) {
             self.advance(now, tender.number, fx);
         } else if bid && !round.bidders().contains(&from) {
             release(from, round, fx);
@@ -413,26 +447,42 @@ impl Leader {
 
     /// Does what follows in a round from what is known.
     fn advance(&mut self, now: Now, number: u64, fx: &mut Vec<Effect>) {
+        let due = |r: &&Round| r.phase == Phase::Asking && r.is_due(now.mono);
+        if self.rounds.get(&number).filter(due).is_none() {
+            return;
+        }
+        // It is not among the others while it is looked at.
+        let (Some(mut round), Some(candidates)) = (self.rounds.remove(&number), &self.candidates) else { return };
         let tie = self.chance.u64();
-        let Some(round) = self.rounds.get_mut(&number).filter(|r| r.phase == Phase::Asking) else { return };
-        match round.next(now.mono, tie, |_| Vec::new()) {
+        let ground = Ground::new(&round, candidates, &self.hosting, &self.rounds, &self.namespaces);
+        let mut refused = Vec::new();
+        let next = round.next(now.mono, tie, &ground, &mut refused);
+        for bidder in refused {
+            release(bidder, &round, fx);
+        }
+        match next {
             Next::Wait => {}
             Next::Ask(nodes) => {
-                for to in nodes {
-                    let message = ToNode::Tender { tender: round.tender, pod: round.stored.clone() };
+                for (to, ask) in nodes {
+                    let message = ToNode::Tender { tender: round.tender, pod: round.stored.clone(), ask };
                     fx.push(Effect::Send { to, message });
                 }
             }
             Next::Award(award) => {
                 for loser in award.losers {
-                    release(loser, round, fx);
+                    release(loser, &round, fx);
                 }
                 round.confirming(now.mono, award.winner);
                 let message = ToNode::Confirm { tender: round.tender, uid: round.uid };
                 fx.push(Effect::Send { to: award.winner, message });
             }
-            Next::Nobody => self.nobody(now, number, fx),
+            Next::Nobody => {
+                let offer = round.best_offer(&ground);
+                self.rounds.insert(number, round);
+                return self.nobody(now, number, offer, fx);
+            }
         }
+        self.rounds.insert(number, round);
     }
 
     fn on_confirmed(&mut self, now: Now, from: NodeId, tender: Tender, fx: &mut Vec<Effect>) {
@@ -458,8 +508,8 @@ impl Leader {
         self.pods.again(now.mono, &round.pod, pause);
     }
 
-    /// Nobody bid.
-    fn nobody(&mut self, now: Now, number: u64, fx: &mut Vec<Effect>) {
+    /// Nobody bid; but there may be an offer to make room.
+    fn nobody(&mut self, now: Now, number: u64, offer: Option<(NodeId, Arc<[Uid]>)>, fx: &mut Vec<Effect>) {
         let Some(round) = self.end(number, None) else { return };
         let Some(waiting) = self.pods.get_mut(&round.pod) else { return };
         if round.contended && waiting.contended < CONTENDED.1 {
@@ -467,7 +517,21 @@ impl Leader {
             waiting.contended += 1;
             return self.pods.again(now.mono, &round.pod, pause);
         }
-        let message = unschedulable(&round.answers);
+        let preemption = match offer {
+            Some(_) => Preemption::Begun,
+            None if !may_preempt(&round.tree["spec"]) => Preemption::Never,
+            None => Preemption::Tried,
+        };
+        let node = offer.as_ref().map(|(node, _)| *node);
+        let before = std::mem::replace(&mut waiting.nominated, node.map(|n| (n, round.tender)));
+        if let Some((to, tender)) = before.filter(|b| Some(b.0) != node) {
+            fx.push(Effect::Send { to, message: ToNode::Withdraw { tender, uid: round.uid } });
+        }
+        if let Some((to, gone)) = offer {
+            let message = ToNode::Preempt { tender: round.tender, pod: round.stored.clone(), gone };
+            fx.push(Effect::Send { to, message });
+        }
+        let message = unschedulable(&round.answers, preemption);
         self.failed(now, &round.pod, "Unschedulable", &message, fx);
     }
 
@@ -475,7 +539,8 @@ impl Leader {
     fn failed(&mut self, now: Now, pod: &Arc<str>, reason: &str, message: &str, fx: &mut Vec<Effect>) {
         self.pods.back_off(now.mono, pod);
         let Some(waiting) = self.pods.get(pod) else { return };
-        if let Some(errand) = self.errands.unscheduled(&waiting.tree, reason, message, now.wall) {
+        let nominated = waiting.nominated.and_then(|n| self.name_of(n.0)).unwrap_or_default();
+        if let Some(errand) = self.errands.unscheduled(&waiting.tree, (reason, message), nominated, now.wall) {
             self.tell(Purpose::Condition, errand, fx);
         }
         let Some(waiting) = self.pods.get_mut(pod) else { return };

@@ -1,9 +1,11 @@
 //! One attempt to find a node for one pod: who is asked, what they answer, what follows.
 
+use super::ground::Ground;
 use crate::errand::ErrandId;
 use crate::scheduling::candidate::Candidate;
+use crate::scheduling::message::Ask;
 use base::{Chance, NodeId, Time, Uid};
-use decide::schedule::{Answer, Award, Reason, Tender, award, never};
+use decide::schedule::{Answer, Award, Beside, Hosted, Tender, Victim, award, better, never};
 use objects::Tree;
 use objects::request::Stored;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +16,10 @@ use std::time::Duration;
 const SAMPLE: usize = 8;
 /// If there are no more than these, all are asked.
 pub(super) const ALL_MAX: usize = 16;
+/// A pod that looks into other namespaces has so many asked at once, those too who cannot run it.
+const BEYOND: usize = 64;
+/// At most so many are asked whom they would evict for the sake of what the leader knows.
+const WITHOUT_MAX: usize = 16;
 /// Who has not answered after this is passed over.
 const SILENCE: Duration = Duration::from_secs(1);
 /// After the first bid the others have as long as that one took, within these bounds.
@@ -30,11 +36,21 @@ pub(super) struct Round {
     pub(super) uid: Uid,
     pub(super) stored: Stored,
     pub(super) tree: Arc<Tree>,
+    /// As scheduling sees it.
+    pub(super) hosted: Arc<Hosted>,
     pub(super) phase: Phase,
     /// What is known of each node so far.
     pub(super) answers: BTreeMap<NodeId, Answer>,
     /// Somebody could, but for what is only reserved there.
     pub(super) contended: bool,
+    /// What nodes have told of the pods of other namespaces.
+    pub(super) beside: BTreeMap<NodeId, Beside>,
+    /// Who may be needed elsewhere than where they say so themselves.
+    beyond: bool,
+    /// Which pods of the cell would have to go from a node.
+    gone: BTreeMap<NodeId, Arc<[Uid]>>,
+    /// Of them, those who have not been asked.
+    unasked: Vec<NodeId>,
     candidates: Arc<[Candidate]>,
     /// In which order they are asked, and how far that is.
     order: Vec<usize>,
@@ -62,7 +78,7 @@ pub(super) enum Next {
     /// Nothing yet.
     Wait,
     /// These are to be asked.
-    Ask(Vec<NodeId>),
+    Ask(Vec<(NodeId, Ask)>),
     /// This is the choice.
     Award(Award),
     /// Nobody can.
@@ -84,16 +100,27 @@ impl Round {
         (pod, stored, tree): (Arc<str>, Stored, Arc<Tree>),
         (candidates, order): (Arc<[Candidate]>, Vec<usize>),
     ) -> Round {
-        let sample = if order.len() <= ALL_MAX { order.len() } else { SAMPLE };
+        let hosted = Hosted::of(&tree);
+        let beyond = hosted.affinity.looks_beyond(&hosted.namespace);
+        let sample = match order.len() {
+            all if all <= ALL_MAX => all,
+            _ if beyond => BEYOND,
+            _ => SAMPLE,
+        };
         Round {
             tender,
             pod,
             uid: stored.meta.uid,
             stored,
             tree,
+            hosted: Arc::new(hosted),
             phase: Phase::Asking,
             answers: BTreeMap::new(),
             contended: false,
+            beside: BTreeMap::new(),
+            beyond,
+            gone: BTreeMap::new(),
+            unasked: Vec::new(),
             candidates,
             order,
             cursor: 0,
@@ -104,19 +131,43 @@ impl Round {
         }
     }
 
-    /// What follows now. `ruled_out` says what the leader itself holds against a node.
-    pub(super) fn next(&mut self, now: Time, tie: u64, ruled_out: impl Fn(&Candidate) -> Vec<Reason>) -> Next {
+    /// Whether anything follows now: not while answers are awaited.
+    pub(super) fn is_due(&self, now: Time) -> bool {
+        if self.outstanding.is_empty() || now >= self.sent + SILENCE {
+            return true;
+        }
+        self.enough_at().is_some_and(|at| now >= at)
+    }
+
+    /// When those who have not answered are not waited for any more, once somebody bid.
+    fn enough_at(&self) -> Option<Time> {
+        let first = self.first_bid.filter(|_| !self.beyond)?;
+        Some(first + (first.since(self.sent)).clamp(AFTER_FIRST.0, AFTER_FIRST.1))
+    }
+
+    /// What follows now. Those put into `refused` had bid, and cannot have the pod any more.
+    pub(super) fn next(&mut self, now: Time, tie: u64, ground: &Ground<'_>, refused: &mut Vec<NodeId>) -> Next {
+        if !self.is_due(now) {
+            return Next::Wait;
+        }
         if now >= self.sent + SILENCE {
             for id in std::mem::take(&mut self.outstanding) {
-                self.answers.insert(id, Answer::Silent);
+                self.answers.entry(id).or_insert(Answer::Silent);
             }
         }
-        if let Some(first) = self.first_bid {
-            let enough = first + (first.since(self.sent)).clamp(AFTER_FIRST.0, AFTER_FIRST.1);
-            if self.outstanding.is_empty() || now >= enough {
-                return award(&self.answers, tie).map_or(Next::Wait, Next::Award);
+        if self.first_bid.take().is_some() {
+            // Others have found their place since it was asked.
+            for id in self.bidders() {
+                let candidate = self.candidates.iter().find(|c| c.id == id);
+                let reasons = candidate.map(|c| ground.refuses(c, false)).unwrap_or_default();
+                if !reasons.is_empty() {
+                    refused.push(id);
+                    self.answers.insert(id, Answer::Unfit { reasons, offer: None });
+                }
             }
-            return Next::Wait;
+            if let Some(award) = award(&self.answers, &ground.scores(&self.bidders()), tie) {
+                return Next::Award(award);
+            }
         }
         if !self.outstanding.is_empty() {
             return Next::Wait;
@@ -125,27 +176,54 @@ impl Round {
         while ask.len() < self.sample {
             let Some(candidate) = self.order.get(self.cursor).and_then(|i| self.candidates.get(*i)) else { break };
             self.cursor += 1;
+            let id = candidate.id;
             let mut reasons = never(&candidate.facts, &self.tree);
             if reasons.is_empty() {
-                reasons = ruled_out(candidate);
+                reasons = ground.refuses(candidate, self.beyond);
             }
             if reasons.is_empty() {
-                ask.push(candidate.id);
-            } else {
-                self.answers.insert(candidate.id, Answer::Unfit(reasons));
+                ask.push((id, Ask::Bid));
+                continue;
             }
+            if reasons.iter().all(|r| r.preemptible)
+                && self.unasked.len() < WITHOUT_MAX
+                && let Some(gone) = ground.without(candidate)
+            {
+                self.gone.insert(id, gone);
+                self.unasked.push(id);
+            }
+            self.answers.insert(id, Answer::Unfit { reasons, offer: None });
+            if self.beyond {
+                ask.push((id, Ask::Look));
+            }
+        }
+        if ask.is_empty() {
+            let gone = |id: NodeId| Some((id, Ask::Without(self.gone.get(&id)?.clone())));
+            ask = std::mem::take(&mut self.unasked).into_iter().filter_map(gone).collect();
         }
         if ask.is_empty() {
             return Next::Nobody;
         }
-        self.sample *= 4;
+        self.sample = self.sample.saturating_mul(4);
         self.sent = now;
-        self.outstanding = ask.iter().copied().collect();
+        self.outstanding = ask.iter().map(|(id, _)| *id).collect();
         Next::Ask(ask)
     }
 
+    /// Whose offer to evict others is the best, and who has to go there in any case.
+    pub(super) fn best_offer(&self, ground: &Ground<'_>) -> Option<(NodeId, Arc<[Uid]>)> {
+        let offer = |(id, a): (&NodeId, &'_ Answer)| match a {
+            Answer::Unfit { offer: Some(victims), .. } => Some((*id, victims.clone())),
+            _ => None,
+        };
+        let mut offers: Vec<(NodeId, Vec<Victim>)> = self.answers.iter().filter_map(offer).collect();
+        offers.sort_by(|a, b| better(&a.1, &b.1));
+        let (id, _) = offers.into_iter().find(|(id, victims)| ground.is_well_after(*id, victims))?;
+        Some((id, self.gone.get(&id).cloned().unwrap_or_default()))
+    }
+
     /// A node answers. Whether it was expected: a bid that was not is to be released.
-    pub(super) fn answer(&mut self, now: Time, from: NodeId, answer: Answer) -> bool {
+    pub(super) fn answer(&mut self, now: Time, from: NodeId, answer: Answer, beside: Option<Beside>) -> bool {
         let waited = self.outstanding.remove(&from);
         let late = matches!(self.answers.get(&from), Some(Answer::Silent));
         if self.phase != Phase::Asking || !(waited || late) {
@@ -154,7 +232,17 @@ impl Round {
         if matches!(answer, Answer::Bid { .. }) && self.first_bid.is_none() {
             self.first_bid = Some(now);
         }
-        self.answers.insert(from, answer);
+        if let Some(beside) = beside {
+            self.beside.insert(from, beside);
+        }
+        match (self.answers.get_mut(&from), answer) {
+            // Why it cannot was known; it was asked for something else.
+            (Some(Answer::Unfit { offer: old, .. }), Answer::Unfit { offer, .. }) => *old = offer,
+            (Some(Answer::Unfit { .. }), _) => {}
+            (_, answer) => {
+                self.answers.insert(from, answer);
+            }
+        }
         true
     }
 
@@ -188,10 +276,7 @@ impl Round {
         match self.phase {
             Phase::Asking => {
                 let silence = self.sent + SILENCE;
-                match self.first_bid {
-                    Some(first) => silence.min(first + (first.since(self.sent)).clamp(AFTER_FIRST.0, AFTER_FIRST.1)),
-                    None => silence,
-                }
+                self.enough_at().map_or(silence, |at| silence.min(at))
             }
             Phase::Confirming { until, .. } | Phase::Binding { until, .. } => until,
         }

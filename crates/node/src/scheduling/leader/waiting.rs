@@ -1,6 +1,7 @@
 //! The pods that are to be scheduled: in which order, and when again.
 
-use base::{Time, Uid, Wall};
+use base::{NodeId, Time, Uid, Wall};
+use decide::schedule::Tender;
 use objects::Tree;
 use objects::request::Stored;
 use std::cmp::Reverse;
@@ -29,6 +30,8 @@ pub(super) struct Waiting {
     pub(super) contended: u32,
     /// What its last FailedScheduling Event says.
     pub(super) failure: Option<Failure>,
+    /// Which node is making room for it, and the tender it offered that for.
+    pub(super) nominated: Option<(NodeId, Tender)>,
 }
 
 /// An Event that may happen again.
@@ -93,6 +96,7 @@ impl Pods {
                 tried: Time::ZERO,
                 contended: 0,
                 failure: None,
+                nominated: None,
             };
             self.pods.insert(name.clone(), waiting);
             return;

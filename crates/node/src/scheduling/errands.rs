@@ -1,6 +1,7 @@
-//! What the scheduler asks of its own cell, in the name `system:kube-scheduler`.
+//! What scheduling asks of cells: a leader of its own, in the name `system:kube-scheduler`; a node that evicts
+//! of whichever has the pod, in its own name.
 
-use crate::errand::Errand;
+use crate::errand::{self, Errand};
 use base::{Uid, Wall};
 use objects::Tree;
 use objects::kinds::{self, Kind};
@@ -45,6 +46,11 @@ impl Errands {
         Errands { user: Arc::new(user), namespace, instance: format!("default-scheduler-{node}") }
     }
 
+    /// Errands of a node about its own pods of a namespace.
+    pub(super) fn of_node(namespace: Arc<str>, node: &str) -> Errands {
+        Errands { user: errand::node(node), namespace, instance: format!("default-scheduler-{node}") }
+    }
+
     fn errand(&self, verb: Verb, kind: &'static Kind, name: Option<&str>, sub: &'static str, body: Body) -> Errand {
         Errand {
             user: self.user.clone(),
@@ -67,11 +73,37 @@ impl Errands {
         Some(self.errand(Verb::Create, kinds::by_kind("", "v1", "Pod")?, Some(pod), "binding", body))
     }
 
-    /// Says in the pod's status why it is not scheduled. `None` if it says so already.
-    pub(super) fn unscheduled(&self, pod: &Tree, reason: &str, message: &str, now: Wall) -> Option<Errand> {
+    /// Says in a pod's status that it is to make room for another.
+    pub(super) fn disrupted(&self, pod: &str, uid: &str, now: Wall) -> Option<Errand> {
+        let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+            "message": "default-scheduler: preempting to accommodate a higher priority pod",
+            "lastTransitionTime": now.rfc3339()});
+        let patch = json!({"metadata": {"uid": uid}, "status": {"conditions": [condition]}});
+        let body = Body::Patch { kind: PatchType::Strategic, bytes: patch.to_string().into() };
+        Some(self.errand(Verb::Patch, kinds::by_kind("", "v1", "Pod")?, Some(pod), "status", body))
+    }
+
+    /// Deletes a pod, with its own grace, if it still is the one of this uid.
+    pub(super) fn delete(&self, pod: &str, uid: &str) -> Option<Errand> {
+        let tree = json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}});
+        let body = Body::Object { tree, strict: Vec::new() };
+        Some(self.errand(Verb::Delete, kinds::by_kind("", "v1", "Pod")?, Some(pod), "", body))
+    }
+
+    /// Says in the pod's status why it is not scheduled, and on which node room is being made for it. `None`
+    /// if it says so already.
+    pub(super) fn unscheduled(
+        &self,
+        pod: &Tree,
+        (reason, message): (&str, &str),
+        nominated: &str,
+        now: Wall,
+    ) -> Option<Errand> {
         let old = decide::pod::items(&pod["status"]["conditions"]).iter().find(|c| c["type"] == "PodScheduled");
         let is = |c: &Tree, field: &str, value: &str| c[field] == value;
-        if old.is_some_and(|c| is(c, "status", "False") && is(c, "reason", reason) && is(c, "message", message)) {
+        let said = pod["status"]["nominatedNodeName"].as_str().unwrap_or_default() == nominated;
+        if said && old.is_some_and(|c| is(c, "status", "False") && is(c, "reason", reason) && is(c, "message", message))
+        {
             return None;
         }
         let since = old.filter(|c| c["status"] == "False").map(|c| c["lastTransitionTime"].clone());
@@ -80,7 +112,10 @@ impl Errands {
         if let Some(generation) = pod["metadata"]["generation"].as_i64() {
             condition["observedGeneration"] = json!(generation);
         }
-        let patch = json!({"metadata": {"uid": pod["metadata"]["uid"]}, "status": {"conditions": [condition]}});
+        let mut patch = json!({"metadata": {"uid": pod["metadata"]["uid"]}, "status": {"conditions": [condition]}});
+        if !said {
+            patch["status"]["nominatedNodeName"] = if nominated.is_empty() { Tree::Null } else { json!(nominated) };
+        }
         let body = Body::Patch { kind: PatchType::Strategic, bytes: patch.to_string().into() };
         let name = pod["metadata"]["name"].as_str();
         Some(self.errand(Verb::Patch, kinds::by_kind("", "v1", "Pod")?, name, "status", body))
