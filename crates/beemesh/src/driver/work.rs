@@ -97,6 +97,7 @@ pub(crate) struct Work {
     /// The port all gateways listen on.
     api_port: u16,
     gateways: Mutex<Vec<IpAddr>>,
+    taints: Mutex<controllers::Taints>,
     errands: Errands,
     handle: Handle,
     leading: RwLock<BTreeMap<CellId, Leading>>,
@@ -123,6 +124,7 @@ impl Work {
             settings,
             api_port,
             gateways: Mutex::default(),
+            taints: Mutex::default(),
             errands: Errands::new(handle.clone()),
             handle,
             leading: RwLock::default(),
@@ -278,6 +280,7 @@ impl Work {
         write(&self.leading).insert(cell, leading);
         // Whatever was told while these were being made.
         seats.0.post(self.gateways());
+        seats.0.post(controllers::Input::Taints(lock(&self.taints).clone()));
         seats.0.post(controllers::Input::Bundle(lock(&self.bundle).clone()));
         if let Some(scheduling) = &seats.1 {
             scheduling.post(scheduling::LeaderInput::Namespaces(namespaces(&lock(&self.bundle))));
@@ -294,6 +297,13 @@ impl Work {
             let seats: Vec<_> = read(&self.leading).values().map(|l| l.controllers.clone()).collect();
             for seat in seats {
                 seat.post(self.gateways());
+            }
+        }
+        let taints = Arc::new(trees.iter().filter_map(driving_away).collect());
+        if std::mem::replace(&mut *lock(&self.taints), Arc::clone(&taints)) != taints {
+            let seats: Vec<_> = read(&self.leading).values().map(|l| l.controllers.clone()).collect();
+            for seat in seats {
+                seat.post(controllers::Input::Taints(Arc::clone(&taints)));
             }
         }
         let nodes: Arc<[Candidate]> = trees.iter().filter_map(Candidate::of).collect();
@@ -345,6 +355,12 @@ impl Work {
     fn scheduling(&self, cell: CellId) -> Option<Arc<Seat<Leader>>> {
         read(&self.leading).get(&cell).and_then(|l| l.scheduling.clone())
     }
+}
+
+/// A Node's name and taints, if one of them drives pods away.
+fn driving_away(node: &Tree) -> Option<(Box<str>, Vec<Tree>)> {
+    let taints = node["spec"]["taints"].as_array().filter(|all| all.iter().any(|t| t["effect"] == "NoExecute"))?;
+    Some((node["metadata"]["name"].as_str()?.into(), taints.clone()))
 }
 
 /// The labels of all namespaces.

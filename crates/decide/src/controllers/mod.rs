@@ -20,6 +20,7 @@ pub mod pod;
 pub mod pod_garbage;
 pub mod replicaset;
 pub mod slices;
+pub mod taint_eviction;
 
 use base::Wall;
 use objects::Tree;

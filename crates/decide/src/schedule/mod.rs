@@ -28,7 +28,7 @@ pub use award::{Answer, Award, Preemption, award, unschedulable};
 pub use book::{Book, BookError, Tender};
 pub use facts::{Hosted, Labels, NODE_ID, NodeFacts, node_id};
 pub use fit::{Reason, fit, never};
-pub(crate) use fit::selector_matches;
+pub(crate) use fit::{selector_matches, tolerated_by};
 pub use neighbours::{Affinity, Beside, Namespaces, Term, beside};
 pub use preempt::{Victim, better, victims};
 pub use score::score;

@@ -16,12 +16,14 @@ mod run;
 mod services;
 mod sources;
 mod standing;
+mod taints;
 
 use crate::bundle::Bundle;
 use crate::cell::{Change, Objects, Role};
 use crate::errand::{self, Answered, Errand, ErrandId};
 use base::{CellId, Now, Time};
 use index::Index;
+use objects::Tree;
 use objects::request::{Config as Settings, User};
 use queue::{Queue, Work};
 use recorder::Recorder;
@@ -60,6 +62,7 @@ enum Controller {
     /// The service of the API itself, which in Kubernetes the API server keeps.
     Kubernetes,
     NodeLifecycle,
+    TaintEviction,
 }
 
 impl Controller {
@@ -79,7 +82,7 @@ impl Controller {
             Controller::EndpointSlices => "endpointslice-controller",
             Controller::Mirroring => "endpointslicemirroring-controller",
             Controller::Kubernetes => "kube-apiserver",
-            Controller::NodeLifecycle => "node-controller",
+            Controller::NodeLifecycle | Controller::TaintEviction => "node-controller",
         }
     }
 
@@ -111,6 +114,9 @@ pub enum Input {
         /// The port all of them listen on.
         port: u16,
     },
+    /// Nodes with taints that drive pods away, and all their taints: of the registry's Nodes. Only the cell of
+    /// a namespace need be told.
+    Taints(Taints),
     /// A node was heard of, some way or other. The registry's controllers call one silent that was not for
     /// 40 s; others need not be told.
     Heard {
@@ -148,6 +154,9 @@ pub enum Effect {
         reasons: Vec<String>,
     },
 }
+
+/// Taints by the names of their nodes.
+pub type Taints = Arc<BTreeMap<Box<str>, Vec<Tree>>>;
 
 /// An errand about to be sent.
 struct Asked {
@@ -208,6 +217,7 @@ pub struct Controllers {
     /// How the end of the namespace goes.
     ending: Ending,
     gateways: Gateways,
+    taints: Taints,
     /// When each node was heard of last.
     heard: BTreeMap<Arc<str>, Time>,
     /// Since when the cell leads here.
@@ -238,6 +248,7 @@ impl Controllers {
             nodes: BTreeMap::new(),
             ending: Ending::default(),
             gateways: Gateways::default(),
+            taints: Taints::default(),
             heard: BTreeMap::new(),
             since: Time::ZERO,
             serviceless: BTreeSet::new(),
@@ -257,6 +268,7 @@ impl Controllers {
             Input::Heard { node } => {
                 self.heard.insert(node, now.mono);
             }
+            Input::Taints(taints) => self.taints_changed(taints),
             Input::Gateways { addresses, port } => self.gateways_changed(&addresses, port),
             Input::Answered { id, answer } => self.answered(id, answer, fx),
             Input::Tick => {}

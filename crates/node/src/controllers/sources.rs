@@ -27,7 +27,10 @@ impl Controllers {
     pub(super) fn look_at(&mut self, key: &Key, before: Option<&Stored>, after: Option<&Stored>) {
         let (before, after) = (before.map(|s| &*s.meta), after.map(|s| &*s.meta));
         match &*key.storage {
-            POD => self.look_at_pod(before, after),
+            POD => {
+                self.look_at_pod(before, after);
+                self.look_at_taints_of(key, after);
+            }
             REPLICA_SET => {
                 self.add(Controller::ReplicaSet, key.clone());
                 for meta in [before, after].into_iter().flatten() {
@@ -169,6 +172,7 @@ impl Controllers {
             (Controller::Events, _) => self.plan_events(&objects),
             (Controller::PodGarbage, _) => self.plan_pod_garbage(),
             (_, None) => Plan::default(),
+            (Controller::TaintEviction, Some(stored)) => self.plan_taint_eviction(&stored),
             (Controller::NodeLifecycle, Some(stored)) => self.plan_node(&work.key.name, &stored),
             (Controller::EndpointSlices, Some(service)) => self.plan_slices(&objects, &service),
             (Controller::ReplicaSet, Some(stored)) => self.plan_replica_set(&objects, &stored, refused),
