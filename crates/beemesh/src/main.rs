@@ -7,6 +7,7 @@ mod config;
 mod driver;
 mod files;
 mod kubeconfig;
+mod lease;
 mod mesh;
 mod metrics;
 mod node_object;

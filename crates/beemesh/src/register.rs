@@ -1,15 +1,17 @@
-//! The node's own Node object: made when the registry takes writes, kept true afterwards.
+//! The node's own Node object: made when the registry takes writes, kept true afterwards; and its Lease,
+//! renewed now and then.
 
 use crate::backend::{Node, system};
 use crate::config::Config;
 use crate::driver::clock;
+use crate::lease;
 use crate::node_object::{self, Facts, architecture, pod_networks};
 use objects::Tree;
 use objects::kinds;
 use objects::request::{Body, Options, Request, Verb};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// How often the node looks whether its object is still true.
@@ -32,11 +34,20 @@ pub(crate) async fn run(
     registered: watch::Sender<Option<Tree>>,
     mut stopped: watch::Receiver<bool>,
 ) {
+    let mut renewed: Option<Instant> = None;
     loop {
         let facts = facts(&config, &runtime.borrow_and_update().clone());
         match once(&config, &backend, &facts).await {
             Ok(node) => {
                 backend.work().heard();
+                if renewed.is_none_or(|at| at.elapsed() >= lease::EVERY) {
+                    match lease::renew(&backend, &node, clock::wall()).await {
+                        Ok(()) => renewed = Some(Instant::now()),
+                        Err(why) => {
+                            tracing::debug!(node = %config.name, %why, "the node's Lease could not be renewed; trying again")
+                        }
+                    }
+                }
                 registered.send_if_modified(|known| {
                     let new = known.as_ref() != Some(&node);
                     *known = Some(node);
