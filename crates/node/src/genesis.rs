@@ -51,7 +51,14 @@ impl Genesis {
                 all.map(|(_, t)| t).collect()
             }
             Of::Namespace { name, bundle_pem } => {
-                let own = [service_account(&name), root_ca(&name, &bundle_pem)].into_iter();
+                let mut root_ca = root_ca(&name, &bundle_pem);
+                // As if the controller had made it that publishes it later on.
+                root_ca["metadata"]["managedFields"] = serde_json::json!([{
+                    "manager": "kube-controller-manager", "operation": "Update", "apiVersion": "v1",
+                    "time": now.rfc3339(), "fieldsType": "FieldsV1",
+                    "fieldsV1": {"f:data": {".": {}, "f:ca.crt": {}},
+                        "f:metadata": {"f:annotations": {".": {}, "f:kubernetes.io/description": {}}}}}]);
+                let own = [service_account(&name), root_ca].into_iter();
                 own.chain(bootstrap::objects_of(&name).into_iter().map(|(_, t)| t)).collect()
             }
         };

@@ -12,7 +12,7 @@ use node::errand::{Answered, Errand, ErrandId};
 use node::genesis;
 use objects::decision::Payload;
 use objects::kinds;
-use objects::request::{Body, Config as Settings, Options, User, Verb};
+use objects::request::{Body, Config as Settings, Options, Request, User, Verb};
 use objects::status::Status;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
@@ -265,20 +265,28 @@ impl World {
     /// Lets everything happen that does not need time to pass.
     pub(crate) fn settle(&mut self) {
         for _ in 0..5_000 {
-            self.sync();
-            if !self.told.is_empty() {
-                self.hear();
-            } else if !self.errands.is_empty() {
-                self.carry();
-            } else if !self.answers.is_empty() {
-                self.answer();
-            } else if self.controllers.next_deadline().is_some_and(|t| t <= self.now.mono) {
-                self.control(controllers::Input::Tick);
-            } else {
+            if !self.go_on() {
                 return;
             }
         }
         panic!("it never comes to rest; last: {:?}", &self.log[self.log.len().saturating_sub(20)..]);
+    }
+
+    /// Lets the next thing happen; whether there was one.
+    pub(crate) fn go_on(&mut self) -> bool {
+        self.sync();
+        if !self.told.is_empty() {
+            self.hear();
+        } else if !self.errands.is_empty() {
+            self.carry();
+        } else if !self.answers.is_empty() {
+            self.answer();
+        } else if self.controllers.next_deadline().is_some_and(|t| t <= self.now.mono) {
+            self.control(controllers::Input::Tick);
+        } else {
+            return false;
+        }
+        true
     }
 
     /// Time passes, in steps no longer than the controllers' deadlines.
@@ -346,6 +354,16 @@ impl World {
             Uid::from_chance(u128::from(n) << 64 | u128::from(n)),
             n.wrapping_mul(0x9e37_79b9_7f4a_7c15),
         );
+        self.send(n, request)
+    }
+
+    /// A request that somebody made.
+    pub(crate) fn request(&mut self, request: Request) -> Answered {
+        self.next += 1;
+        self.send(self.next, request)
+    }
+
+    fn send(&mut self, n: u64, request: Request) -> Answered {
         self.step(Input::Request { to: ReplyTo(n), request: Arc::new(request) });
         self.sync();
         answer(self.outcomes.remove(&n).expect("a leader alone answers at once"))

@@ -212,7 +212,8 @@ impl Mesh {
         Response { status: answer.code, warnings: answer.warnings, body }
     }
 
-    fn request(&mut self, call: &Call<'_>) -> Result<Request, Box<Status>> {
+    /// The request a call is, as a gateway would make it.
+    pub(crate) fn request(&mut self, call: &Call<'_>) -> Result<Request, Box<Status>> {
         let (path, query) = call.path.split_once('?').unwrap_or((call.path, ""));
         let (options, watch) = options(query);
         let mut parts = path.trim_matches('/').split('/');
