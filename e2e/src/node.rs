@@ -101,6 +101,18 @@ impl Node {
         Ok(start.elapsed())
     }
 
+    /// Starts it and kills it so long afterwards, somewhere in its start.
+    ///
+    /// # Errors
+    /// If it cannot be started, or ends by itself.
+    pub fn start_and_kill_after(&mut self, after: Duration) -> Result<()> {
+        self.spawn()?;
+        // In a machine the process is a child of the way in, which has to come first.
+        self.pid()?;
+        std::thread::sleep(after);
+        self.kill().with_context(|| self.log_tail())
+    }
+
     /// Starts it, expecting that it refuses. Returns how it ended and what it printed.
     ///
     /// # Errors
