@@ -95,6 +95,21 @@ fn finalizers_keep_an_object_until_the_last_is_taken() {
 }
 
 #[test]
+fn a_patch_nests_an_object_no_deeper_than_a_body_may() {
+    let mut m = mesh();
+    const REVISIONS: &str = "/apis/apps/v1/namespaces/a/controllerrevisions";
+    let made = json!({"kind": "ControllerRevision", "apiVersion": "apps/v1", "metadata": {"name": "r"}, "revision": 1, "data": {"k": 1}});
+    ok(send(&mut m, "POST", REVISIONS, made.clone()));
+    let nest = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!({"k": inner}));
+    let mut body = made;
+    body["metadata"]["name"] = json!("s");
+    body["data"] = nest(119);
+    ok(send(&mut m, "POST", REVISIONS, body));
+    let refused = send(&mut m, "PATCH", &format!("{REVISIONS}/r"), json!({"data": nest(120)}));
+    assert_eq!(refused.status, 422, "{}", refused.body);
+}
+
+#[test]
 fn a_list_in_pieces_shows_everything_once() {
     let mut m = mesh();
     for i in 0..5 {

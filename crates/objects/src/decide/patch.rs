@@ -88,6 +88,10 @@ impl Visit<'_> {
     /// A patched object as decoding would have made it: typed, in canonical form, unknown fields refused,
     /// warned of or dropped as the request asks.
     fn conformed(&mut self, ty: Option<TypeId>, tree: Tree) -> Outcome<Tree> {
+        // Merging puts nothing deeper than it lies in the patch, whose parser lets in a little more than bodies.
+        if patch::depth(&tree, &mut 0) > codec::MAX_DEPTH {
+            return Err(Box::new(Status::unprocessable_patch()));
+        }
         let Some(ty) = ty else { return Ok(tree) };
         let decoded = codec::json::conform(schema::builtin(), ty, tree.clone(), Unknown::Drop)
             .map_err(|e| Box::new(patch::undecodable(&tree, &e.to_string())))?;

@@ -1,10 +1,14 @@
 //! JSON patch, RFC 6902, with the bounds and the lenience of a Kubernetes API server.
 //!
+//! Nothing is put where the document would nest deeper than a body may ([`MAX_DEPTH`]): a short patch of
+//! moves can build a document of any depth, which nobody could walk, print or drop.
+//!
 //! Three departures from the RFC are Kubernetes': a negative index counts from a list's end, `replace`
 //! of a key that an object does not have adds it, and `add` cannot replace the whole document. Clients
 //! have come to rely on the first two.
 
-use super::go_text;
+use super::{depth, go_text};
+use crate::codec::MAX_DEPTH;
 use crate::status::Status;
 use crate::{Map, Tree};
 
@@ -16,6 +20,9 @@ pub const COPIED_BYTES_MAX: usize = 3 << 20;
 /// List items all operations of one patch may shift, by inserting or removing before them: ten thousand
 /// inserts at the head of the longest list that fits into a request would keep a cell busy for minutes.
 pub const SHIFTED_ITEMS_MAX: usize = 20_000_000;
+/// Values all operations of one patch may have measured for their depth: moving a large value to and fro
+/// ten thousand times would otherwise do the same.
+pub const MEASURED_VALUES_MAX: usize = 20_000_000;
 
 /// Applies `patch` to `doc`, and says which fields of its operations mean nothing, in the words of
 /// strict decoding.
@@ -72,12 +79,22 @@ fn decode(patch: &Tree) -> Result<(Vec<&Map>, Vec<String>), Status> {
 struct Spent {
     copied_bytes: usize,
     shifted_items: usize,
+    measured_values: usize,
 }
 
 impl Spent {
     fn shift(&mut self, items: usize) -> Option<()> {
         self.shifted_items += items;
         (self.shifted_items <= SHIFTED_ITEMS_MAX).then_some(())
+    }
+
+    /// Whether the document stays as shallow as a body when `value` lies at `path`.
+    fn fits(&mut self, path: &str, value: &Tree) -> Option<()> {
+        let steps = path.bytes().filter(|b| *b == b'/').count();
+        // What a patch brings was read by a parser with a bound of its own, and what the document has was
+        // let in here: the recursion is shallow.
+        let deepest = steps + depth(value, &mut self.measured_values);
+        (deepest <= MAX_DEPTH && self.measured_values <= MEASURED_VALUES_MAX).then_some(())
     }
 }
 
@@ -92,18 +109,21 @@ fn run(doc: &mut Tree, operation: &Map, spent: &mut Spent) -> Option<()> {
             let whole = value();
             (whole.is_object() || whole.is_array()).then(|| *doc = whole.clone())
         }
-        "replace" => match container(doc, path)? {
-            (Tree::Object(map), key) => {
-                map.insert(key, value().clone());
-                Some(())
+        "replace" => {
+            spent.fits(path, value())?;
+            match container(doc, path)? {
+                (Tree::Object(map), key) => {
+                    map.insert(key, value().clone());
+                    Some(())
+                }
+                (Tree::Array(list), key) => {
+                    let i = index(&key, list.len())?;
+                    *list.get_mut(i)? = value().clone();
+                    Some(())
+                }
+                _ => None,
             }
-            (Tree::Array(list), key) => {
-                let i = index(&key, list.len())?;
-                *list.get_mut(i)? = value().clone();
-                Some(())
-            }
-            _ => None,
-        },
+        }
         "move" => {
             let moved = remove(doc, text("from")?, spent)?;
             add(doc, path, moved, spent)
@@ -131,6 +151,7 @@ fn run(doc: &mut Tree, operation: &Map, spent: &mut Spent) -> Option<()> {
 }
 
 fn add(doc: &mut Tree, path: &str, value: Tree, spent: &mut Spent) -> Option<()> {
+    spent.fits(path, &value)?;
     match container(doc, path)? {
         (Tree::Object(map), key) => {
             map.insert(key, value);
@@ -314,6 +335,35 @@ mod tests {
         let long: Vec<Tree> = vec![json!(0); 300_000];
         let inserts: Vec<Tree> = (0..100).map(|_| json!({"op":"add","path":"/l/0","value":1})).collect();
         assert_eq!(apply(&mut json!({"l": long}), &Tree::Array(inserts)).unwrap_err().code, 422);
+    }
+
+    #[test]
+    fn no_operation_nests_deeper_than_a_body_may() {
+        let nest = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!({"k": inner}));
+        let below = |levels: usize| "/k".repeat(levels);
+        // Values that are moved into one another and back: without a bound, 100 levels deeper each time.
+        let mut swelling = vec![json!({"op":"add","path":"/a","value":{"k":1}})];
+        for _ in 0..200 {
+            swelling.push(json!({"op":"add","path":"/b","value":nest(100)}));
+            swelling.push(json!({"op":"move","from":"/a","path":format!("/b{}/a", below(99))}));
+            swelling.push(json!({"op":"move","from":"/b","path":"/a"}));
+        }
+        assert_eq!(apply(&mut json!({}), &Tree::Array(swelling)).unwrap_err().code, 422);
+        let deeper = |op: &str| json!([{"op":op,"from":"/c","path":format!("/a{}", below(60)),"value":nest(60)}]);
+        for op in ["add", "replace", "copy", "move"] {
+            let mut doc = json!({"a": nest(60), "c": nest(60)});
+            assert_eq!(apply(&mut doc, &deeper(op)).unwrap_err().code, 422, "{op}");
+            let mut doc = json!({"a": nest(60), "c": nest(59)});
+            let fits = json!([{"op":op,"from":"/c","path":format!("/a{}", below(60)),"value":nest(59)}]);
+            assert_eq!(apply(&mut doc, &fits), Ok(vec![]), "{op}");
+        }
+        // Measuring has its bound, too.
+        let mut doc = json!({"a": vec![0; 100_000], "b": {}});
+        let to_and_fro = (0..400).map(|i| match i % 2 {
+            0 => json!({"op":"move","from":"/a","path":"/b/a"}),
+            _ => json!({"op":"move","from":"/b/a","path":"/a"}),
+        });
+        assert_eq!(apply(&mut doc, &to_and_fro.collect()).unwrap_err().code, 422);
     }
 
     #[test]

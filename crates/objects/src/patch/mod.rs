@@ -18,6 +18,17 @@ pub fn parse(bytes: &[u8]) -> Result<Tree, Status> {
     serde_json::from_slice(bytes).map_err(|_| Status::bad_request("invalid JSON patch"))
 }
 
+/// How many lists and maps lie in one another; the values looked at are added to `measured`.
+pub(crate) fn depth(value: &Tree, measured: &mut usize) -> usize {
+    *measured += 1;
+    let mut below = |v: &Tree| depth(v, measured);
+    match value {
+        Tree::Object(map) => 1 + map.values().map(&mut below).max().unwrap_or(0),
+        Tree::Array(list) => 1 + list.iter().map(&mut below).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
 /// 422 for a patched object that no longer decodes; `why` is the decoder's text
 /// (`json: cannot unmarshal number into Go struct field ConfigMap.data of type string`).
 pub fn undecodable(patched: &Tree, why: &str) -> Status {
