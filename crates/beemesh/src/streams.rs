@@ -37,7 +37,8 @@ pub(crate) async fn connect(runtime: &Arc<Runtime>, pod: &Tree, ask: Connect) ->
 
 async fn remote(runtime: &Runtime, pod: &Tree, mut ask: Remote) -> Result<Connected, Refusal> {
     let name = pod_stream::container(pod, &ask.container)?;
-    let id = pod_stream::running(pod, &name)?;
+    let seen = runtime.seen().borrow().clone();
+    let id = pod_stream::running(pod, &name, &seen)?;
     if ask.tty {
         // A terminal has one output.
         ask.stderr = false;
@@ -72,7 +73,8 @@ fn log(runtime: &Runtime, pod: &Tree, options: LogOptions) -> Result<Connected, 
         // Nothing was written yet, and nobody is to be asked.
         return Ok(Connected::Log(mpsc::channel(1).1));
     }
-    let id = pod_stream::log_of(pod, &name, options.previous)?;
+    let seen = runtime.seen().borrow().clone();
+    let id = pod_stream::log_of(pod, &name, options.previous, &seen)?;
     let count = |n: Option<i64>| n.and_then(|n| u64::try_from(n).ok());
     let since = match (count(options.since_seconds), Wall::parse_rfc3339(&options.since_time)) {
         (Some(seconds), _) => Some(Wall(clock::wall().0.saturating_sub(seconds.saturating_mul(1000)))),

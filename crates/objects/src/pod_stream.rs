@@ -1,10 +1,16 @@
-//! Which container of a pod a log, exec, attach or port-forward is about, decided on the pod as stored.
+//! Which container of a pod a log, exec, attach or port-forward is about, decided on the pod as stored and on
+//! what the runtime shows.
+//!
+//! A container is found by the pod's uid and its own name. What a status says of it is used for words
+//! only: whoever may write the status could otherwise name the container of another pod.
 //!
 //! The refusals are worded as kube-apiserver (registry/core/pod) and the kubelet word them: kubectl shows
 //! them as they are.
 
 use crate::Tree;
 use crate::status::Status;
+use base::runtime::{ContainerState, Seen, SeenContainer};
+use std::collections::BTreeSet;
 
 /// A refusal.
 type Refused<T> = Result<T, Box<Status>>;
@@ -37,24 +43,20 @@ pub fn container(pod: &Tree, asked: &str) -> Refused<String> {
 }
 
 /// The runtime's name for the container whose log is wanted: the one that runs or ran last, or with
-/// `previous` the one before it.
+/// `previous` the one before it. While a container waits to be started again, the life it had last is
+/// both.
 ///
 /// # Errors
 /// It has not started, or has had no life before this one.
-pub fn log_of(pod: &Tree, name: &str, previous: bool) -> Refused<String> {
+pub fn log_of(pod: &Tree, name: &str, previous: bool, seen: &Seen) -> Refused<String> {
     let pod_name = text(&pod["metadata"]["name"]);
-    let status = status_of(pod, name);
-    let (state, last) = (&status["state"], &status["lastState"]["terminated"]["containerID"]);
-    let id = if previous {
-        last
-    } else {
-        let now = [&state["running"], &state["terminated"]].iter().any(|s| !s.is_null());
-        // One that never started has no id of its own; what can be shown is its last life.
-        let own = if now { &status["containerID"] } else { last };
-        if text(own).is_empty() { last } else { own }
-    };
-    if let Some(id) = bare_id(id) {
-        return Ok(id);
+    let state = &status_of(pod, name)["state"];
+    let mut lives = lives(pod, name, seen);
+    lives.retain(|c| !matches!(c.state, ContainerState::Created { .. }));
+    let over = |c: &SeenContainer| matches!(c.state, ContainerState::Exited { .. });
+    let waits = !state["waiting"].is_null() && lives.first().is_some_and(|c| over(c));
+    if let Some(c) = lives.get(usize::from(previous && !waits)) {
+        return Ok(c.id.clone());
     }
     if previous {
         return refuse(format!("previous terminated container {name:?} in pod {pod_name:?} not found"));
@@ -72,17 +74,28 @@ pub fn log_of(pod: &Tree, name: &str, previous: bool) -> Refused<String> {
 ///
 /// # Errors
 /// It does not run.
-pub fn running(pod: &Tree, name: &str) -> Refused<String> {
+pub fn running(pod: &Tree, name: &str, seen: &Seen) -> Refused<String> {
     let phase = text(&pod["status"]["phase"]);
     if matches!(phase, "Succeeded" | "Failed") {
         return refuse(format!("cannot exec into a container in a completed pod; current phase is {phase}"));
     }
     on_a_node(pod)?;
-    let status = status_of(pod, name);
-    match bare_id(&status["containerID"]).filter(|_| !status["state"]["running"].is_null()) {
-        Some(id) => Ok(id),
+    let runs = |c: &&SeenContainer| matches!(c.state, ContainerState::Running { .. });
+    match lives(pod, name, seen).into_iter().find(runs) {
+        Some(c) => Ok(c.id.clone()),
         None => refuse(format!("container not found ({name:?})")),
     }
+}
+
+/// All containers that the runtime has of this name in this pod, the latest first.
+fn lives<'s>(pod: &Tree, name: &str, seen: &'s Seen) -> Vec<&'s SeenContainer> {
+    let uid = text(&pod["metadata"]["uid"]);
+    let sandboxes: BTreeSet<&str> =
+        seen.sandboxes.iter().filter(|s| !uid.is_empty() && s.pod.uid == uid).map(|s| s.id.as_str()).collect();
+    let mut lives: Vec<&SeenContainer> =
+        seen.containers.iter().filter(|c| c.name == name && sandboxes.contains(c.sandbox.as_str())).collect();
+    lives.sort_by_key(|c| std::cmp::Reverse(c.attempt));
+    lives
 }
 
 /// The node that runs the pod.
@@ -106,12 +119,6 @@ fn status_of<'a>(pod: &'a Tree, name: &str) -> &'a Tree {
         .unwrap_or(&NOTHING)
 }
 
-/// `containerd://abc` without the runtime's name.
-fn bare_id(id: &Tree) -> Option<String> {
-    let (_, id) = id.as_str()?.split_once("://")?;
-    Some(id.to_owned()).filter(|id| !id.is_empty())
-}
-
 fn refuse<T>(why: String) -> Refused<T> {
     Err(Box::new(Status::bad_request(why)))
 }
@@ -128,15 +135,58 @@ fn items(tree: &Tree) -> &[Tree] {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use base::Wall;
+    use base::runtime::{PodName, SeenSandbox};
     use serde_json::json;
 
     fn pod() -> Tree {
-        json!({"metadata": {"name": "p"},
+        json!({"metadata": {"name": "p", "uid": "u"},
             "spec": {"nodeName": "n", "containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]},
             "status": {"phase": "Running", "containerStatuses": [
-                {"name": "a", "containerID": "containerd://a2", "state": {"running": {}}, "lastState": {"terminated": {"containerID": "containerd://a1"}}},
+                {"name": "a", "state": {"running": {}}},
                 {"name": "b", "state": {"waiting": {"reason": "ContainerCreating"}}}],
-              "initContainerStatuses": [{"name": "i", "containerID": "containerd://i1", "state": {"terminated": {}}}]}})
+              "initContainerStatuses": [{"name": "i", "state": {"terminated": {}}}]}})
+    }
+
+    /// Pod `u` with `a` in its second life, `b` made and not started, and `i` done; beside it a pod `v`.
+    fn seen() -> Seen {
+        let sandbox = |uid: &str| SeenSandbox {
+            id: format!("s-{uid}"),
+            pod: PodName { uid: uid.into(), ..PodName::default() },
+            ..SeenSandbox::default()
+        };
+        let container = |uid: &str, name: &str, attempt: u32, state: ContainerState| SeenContainer {
+            id: format!("{uid}-{name}{attempt}"),
+            sandbox: format!("s-{uid}"),
+            name: name.into(),
+            attempt,
+            state,
+            ..SeenContainer::default()
+        };
+        let running = ContainerState::Running { since: Wall(1) };
+        let created = ContainerState::Created { at: Wall(1) };
+        Seen {
+            sandboxes: vec![sandbox("u"), sandbox("v")],
+            containers: vec![
+                container("u", "a", 0, exited()),
+                container("u", "a", 1, running.clone()),
+                container("u", "b", 0, created),
+                container("u", "i", 0, exited()),
+                container("v", "a", 7, running.clone()),
+                container("v", "b", 7, running),
+            ],
+            ..Seen::default()
+        }
+    }
+
+    fn exited() -> ContainerState {
+        ContainerState::Exited {
+            started: Wall(1),
+            finished: Wall(2),
+            code: 1,
+            reason: String::new(),
+            message: String::new(),
+        }
     }
 
     #[test]
@@ -154,24 +204,44 @@ mod tests {
 
     #[test]
     fn a_log_is_of_this_life_or_the_last_and_one_that_waits_says_for_what() {
-        let p = pod();
-        assert_eq!(log_of(&p, "a", false).unwrap(), "a2");
-        assert_eq!(log_of(&p, "a", true).unwrap(), "a1");
-        assert_eq!(log_of(&p, "i", false).unwrap(), "i1");
-        let refused = |name, previous| log_of(&p, name, previous).unwrap_err().message;
+        let (mut p, mut there) = (pod(), seen());
+        assert_eq!(log_of(&p, "a", false, &there).unwrap(), "u-a1");
+        assert_eq!(log_of(&p, "a", true, &there).unwrap(), "u-a0");
+        assert_eq!(log_of(&p, "i", false, &there).unwrap(), "u-i0");
+        let refused = |name, previous| log_of(&p, name, previous, &there).unwrap_err().message;
         assert_eq!(refused("b", false), "container \"b\" in pod \"p\" is waiting to start: ContainerCreating");
         assert_eq!(refused("b", true), "previous terminated container \"b\" in pod \"p\" not found");
-        let mut p = p.clone();
         p["status"]["containerStatuses"][0]["state"] = json!({"waiting": {"reason": "CrashLoopBackOff"}});
-        assert_eq!(log_of(&p, "a", false).unwrap(), "a1");
+        there.containers[1].state = exited();
+        assert_eq!(log_of(&p, "a", false, &there).unwrap(), "u-a1");
+        assert_eq!(log_of(&p, "a", true, &there).unwrap(), "u-a1");
     }
 
     #[test]
     fn a_process_runs_only_in_a_container_that_runs() {
-        let mut p = pod();
-        assert_eq!(running(&p, "a").unwrap(), "a2");
-        assert_eq!(running(&p, "b").unwrap_err().message, "container not found (\"b\")");
+        let (mut p, mut there) = (pod(), seen());
+        assert_eq!(running(&p, "a", &there).unwrap(), "u-a1");
+        assert_eq!(running(&p, "b", &there).unwrap_err().message, "container not found (\"b\")");
+        there.containers[1].state = exited();
+        assert_eq!(running(&p, "a", &there).unwrap_err().message, "container not found (\"a\")");
         p["status"]["phase"] = json!("Succeeded");
-        assert!(running(&p, "a").unwrap_err().message.ends_with("current phase is Succeeded"));
+        assert!(running(&p, "a", &seen()).unwrap_err().message.ends_with("current phase is Succeeded"));
+    }
+
+    #[test]
+    fn a_status_that_names_another_pods_container_opens_nothing() {
+        let mut p = pod();
+        for i in 0..2 {
+            p["status"]["containerStatuses"][i]["containerID"] = json!("containerd://v-b7");
+            p["status"]["containerStatuses"][i]["state"] = json!({"running": {}});
+            p["status"]["containerStatuses"][i]["lastState"]["terminated"]["containerID"] = json!("containerd://v-b7");
+        }
+        assert_eq!(running(&p, "a", &seen()).unwrap(), "u-a1");
+        running(&p, "b", &seen()).unwrap_err();
+        assert_eq!(log_of(&p, "a", true, &seen()).unwrap(), "u-a0");
+        log_of(&p, "b", false, &seen()).unwrap_err();
+        // Nor does a pod without a uid.
+        p["metadata"] = json!({"name": "p"});
+        running(&p, "a", &seen()).unwrap_err();
     }
 }
