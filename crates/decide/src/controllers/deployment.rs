@@ -64,14 +64,16 @@ pub fn plan(deployment: &Tree, beside: &Beside<'_>, now: Wall) -> Plan {
         r.status(&mut plan);
         return plan;
     }
-    if !paused && r.newest.is_none() && !r.make_newest(&mine, &mut plan) {
+    // A change of size comes first: what is there takes its share of it before a new template rolls out.
+    let scaling = paused || r.is_scaling(&mine);
+    if !scaling && r.newest.is_none() && !r.make_newest(&mine, &mut plan) {
         r.status(&mut plan);
         return plan;
     }
     if r.newest.is_some() {
         r.number(&mut plan);
     }
-    if paused || r.is_scaling(&mine) {
+    if scaling {
         r.scale_in_proportion(&mut plan);
     } else if text(&deployment["spec"]["strategy"]["type"]) == "Recreate" {
         r.recreate(&mut plan);
@@ -175,7 +177,7 @@ impl Rollout<'_> {
             self.replicas()
         };
         let mut annotations = inherited(d);
-        let revision = highest_revision(mine.iter()) + 1;
+        let revision = highest_revision(mine.iter()).saturating_add(1);
         annotations[REVISION] = json!(revision.to_string());
         annotations[DESIRED] = json!(self.replicas().to_string());
         annotations[MAX] = json!((self.replicas() + self.max_surge()).to_string());
@@ -195,7 +197,7 @@ impl Rollout<'_> {
     /// the Deployment shows it.
     fn number(&self, plan: &mut Plan) {
         let Some(newest) = &self.newest else { return };
-        let above = highest_revision(self.old.iter()) + 1;
+        let above = highest_revision(self.old.iter()).saturating_add(1);
         let have = revision(newest);
         let revision = if have < above { above } else { have };
         let mut updated = newest.clone();
@@ -225,7 +227,7 @@ impl Rollout<'_> {
     /// The revision that the Deployment is to show: its newest ReplicaSet's, as this plan leaves it.
     fn revision(&self, plan: &Plan) -> Option<i64> {
         match &self.newest {
-            Some(newest) => Some(revision(newest).max(highest_revision(self.old.iter()) + 1)),
+            Some(newest) => Some(revision(newest).max(highest_revision(self.old.iter()).saturating_add(1))),
             None => plan.actions.iter().find_map(|a| match a {
                 Action::Create { tree } => Some(revision(tree)),
                 _ => None,
@@ -454,7 +456,8 @@ impl Rollout<'_> {
             status["terminatingReplicas"] = json!(sum("terminatingReplicas"));
         }
         if self.collides(plan) {
-            status["collisionCount"] = json!(count(&d["status"]["collisionCount"]) + 1);
+            status["collisionCount"] =
+                json!(count(&d["status"]["collisionCount"]).saturating_add(1).min(i64::from(i32::MAX)));
         }
         let enough = available >= self.replicas() - self.max_unavailable();
         set_condition(
@@ -512,6 +515,12 @@ impl Rollout<'_> {
     fn progress(&self, status: &mut Tree, plan: &mut Plan) {
         let d = self.deployment;
         let Some(deadline) = d["spec"]["progressDeadlineSeconds"].as_u64().filter(|s| *s < i32::MAX as u64) else {
+            // The most there can be means none: there is nothing to be late for.
+            if !self.paused
+                && let Some(all) = status["conditions"].as_array_mut()
+            {
+                all.retain(|c| c["type"] != "Progressing");
+            }
             return;
         };
         let have = items(&d["status"]["conditions"])
@@ -616,24 +625,28 @@ fn created(object: &Tree) -> &str {
     text(&object["metadata"]["creationTimestamp"])
 }
 
+/// The number of a ReplicaSet's template; 0 if it has none, or one after which none could come: anybody who
+/// may annotate it can write that.
 fn revision(set: &Tree) -> i64 {
-    text(&set["metadata"]["annotations"][REVISION]).parse().unwrap_or(0)
+    let said = text(&set["metadata"]["annotations"][REVISION]).parse().ok();
+    said.filter(|r| (0..i64::MAX).contains(r)).unwrap_or(0)
 }
 
 fn highest_revision<'a>(sets: impl Iterator<Item = &'a Tree>) -> i64 {
     sets.map(revision).max().unwrap_or(0)
 }
 
-/// A number, or a percentage of `of`.
+/// A number, or a percentage of `of`; as many as a count can be, at most.
 fn share(value: &Tree, of: i64, up: bool) -> i64 {
-    match value {
+    let n = match value {
         Tree::String(s) => {
             let percent: i64 = s.trim_end_matches('%').parse().unwrap_or(0);
             let hundredths = percent.saturating_mul(of);
-            if up { (hundredths + 99) / 100 } else { hundredths / 100 }
+            if up { hundredths.saturating_add(99) / 100 } else { hundredths / 100 }
         }
         other => count(other),
-    }
+    };
+    n.clamp(0, i64::from(i32::MAX))
 }
 
 /// Whether two pod templates are one but for the hash label.

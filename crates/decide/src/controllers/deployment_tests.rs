@@ -188,6 +188,47 @@ fn a_change_of_size_in_a_rollout_is_shared_in_proportion() {
 }
 
 #[test]
+fn a_change_of_size_is_shared_before_a_new_template_rolls_out() {
+    let mut w = World::new(4, rolling(json!(1), json!(1)));
+    w.settle();
+    w.image("v2");
+    w.deployment["spec"]["replicas"] = json!(8);
+    w.once();
+    assert_eq!(w.sizes(), [("v1".to_owned(), 8)]);
+    w.settle();
+    assert_eq!(w.sizes(), [("v1".to_owned(), 0), ("v2".to_owned(), 8)]);
+}
+
+#[test]
+fn a_deployment_without_a_deadline_says_nothing_of_its_progress() {
+    let mut w = World::new(2, rolling(json!(1), json!(0)));
+    w.settle();
+    assert_eq!(w.condition("Progressing"), "True NewReplicaSetAvailable");
+    w.deployment["spec"]["progressDeadlineSeconds"] = json!(i32::MAX);
+    w.settle();
+    assert!(items(&w.deployment["status"]["conditions"]).iter().all(|c| c["type"] != "Progressing"));
+    assert_eq!(w.condition("Available"), "True MinimumReplicasAvailable");
+}
+
+#[test]
+fn numbers_beyond_any_count_are_survived() {
+    // Whoever may write a ReplicaSet or a Deployment writes these.
+    for said in ["9223372036854775807", "9223372036854775806", "-9223372036854775808", "99999999999999999999"] {
+        let mut w = World::new(2, rolling(json!(format!("{said}%")), json!(format!("{said}%"))));
+        w.settle();
+        w.sets[0]["metadata"]["annotations"][REVISION] = json!(said);
+        w.sets[0]["metadata"]["annotations"][MAX] = json!(said);
+        w.deployment["status"]["collisionCount"] = json!(i64::MAX);
+        w.settle();
+        w.image("v2");
+        w.settle();
+        assert_eq!(w.sizes(), [("v1".to_owned(), 0), ("v2".to_owned(), 2)], "{said}");
+    }
+    assert_eq!(share(&json!("9223372036854775807%"), 100, true), i64::from(i32::MAX));
+    assert_eq!(share(&json!("-5%"), 100, false), 0);
+}
+
+#[test]
 fn no_more_old_sets_are_kept_than_the_history_limit_says() {
     let mut w = World::new(1, rolling(json!(1), json!(0)));
     for image in ["v1", "v2", "v3", "v4", "v5"] {
