@@ -31,6 +31,10 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{self, handshake::derive_accept_key, protocol::WebSocketConfig};
 
+/// Ports one request may forward: over a WebSocket each has two of the channels that a byte numbers, and the
+/// last is the one that closes others.
+const PORTS_MAX: usize = 127;
+
 /// The stream a request asks for; `None` if it is for no stream.
 ///
 /// # Errors
@@ -67,7 +71,14 @@ pub(crate) fn ask(target: &Target, head: &Head) -> Result<Option<Connect>, Refus
                     status::bad_request(format!("unable to parse {p:?} as a port: must be between 0 and 65535"))
                 })
             });
-            Some(Connect::PortForward { ports: ports.collect::<Result<_, _>>()? })
+            let ports: Vec<u16> = ports.collect::<Result<_, _>>()?;
+            if ports.len() > PORTS_MAX {
+                return Err(status::bad_request(format!(
+                    "{} ports are asked for at once, and {PORTS_MAX} is the most",
+                    ports.len()
+                )));
+            }
+            Some(Connect::PortForward { ports })
         }
         Some("log") => Some(Connect::Log(log_options(head)?)),
         _ => None,

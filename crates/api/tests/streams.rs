@@ -347,6 +347,22 @@ async fn port_forward_over_channels_begins_with_the_ports() {
 }
 
 #[tokio::test]
+async fn no_more_ports_are_forwarded_than_there_are_channels() {
+    let (served, _) = served().await;
+    let path = |n: u16| {
+        let ports: Vec<String> = (1..=n).map(|p| format!("ports={p}")).collect();
+        format!("/api/v1/namespaces/gold/pods/p/portforward?{}", ports.join("&"))
+    };
+    let (mut ws, _) = websocket(&served, &path(127), "v4.channel.k8s.io").await;
+    for n in 0..254u8 {
+        assert_eq!(ws.next().await.unwrap().unwrap().into_data()[0], n);
+    }
+    let refused = served.client().await.get(&path(128)).await;
+    assert_eq!(refused.status, 400);
+    assert_eq!(refused.json()["message"], "128 ports are asked for at once, and 127 is the most");
+}
+
+#[tokio::test]
 async fn a_log_comes_as_it_is_written() {
     let (served, _) = served().await;
     let got = served.client().await.get("/api/v1/namespaces/gold/pods/p/log?follow=true&tailLines=5").await;
