@@ -212,7 +212,8 @@ impl Subject {
 
     fn is(&self, user: &User) -> bool {
         match self {
-            Subject::User(n) => *n == user.name || (n == "*" && user.name != "system:anonymous"),
+            // Names alone: `*` is a name like any other, and everybody is the group system:authenticated.
+            Subject::User(n) => *n == user.name,
             Subject::Group(g) => user.groups.contains(g),
         }
     }
@@ -441,6 +442,22 @@ mod tests {
         assert!(urls.allows(&Attributes::path("get", "/healthz/etcd")));
         assert!(!urls.allows(&Attributes::path("get", "/healthz")));
         assert!(!urls.allows(&Attributes::path("post", "/healthz/etcd")));
+    }
+
+    #[test]
+    fn a_binding_speaks_of_whom_it_names_and_of_nobody_else() {
+        let user = User { name: "ann".into(), groups: vec!["qa".into()], ..User::default() };
+        for (kind, name, want) in [
+            ("User", "ann", true),
+            ("User", "*", false),
+            ("User", "qa", false),
+            ("Group", "qa", true),
+            ("Group", "*", false),
+            ("Group", "ann", false),
+        ] {
+            let binding = json!({"subjects": [{"kind": kind, "name": name}]});
+            assert_eq!(Subject::all(&binding, "").iter().any(|s| s.is(&user)), want, "{kind} {name}");
+        }
     }
 
     #[test]

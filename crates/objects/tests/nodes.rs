@@ -218,7 +218,7 @@ fn a_node_makes_no_pods_but_mirrors_of_its_own() {
     };
     let mut cases = vec![("POST", format!("{A}/pods"), pod(&|_| {}), Ok(201))];
     type Change = fn(&mut Value);
-    let refused: [(Change, &str); 9] = [
+    let refused: [(Change, &str); 10] = [
         (
             |p| p["metadata"]["annotations"] = json!({}),
             "pod does not have \"kubernetes.io/config.mirror\" annotation, node \"n1\" can only create mirror pods",
@@ -251,6 +251,10 @@ fn a_node_makes_no_pods_but_mirrors_of_its_own() {
         (
             |p| p["spec"]["volumes"] = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "other-claim"}}]),
             "node \"n1\" can not create pods that reference persistentvolumeclaims",
+        ),
+        (
+            |p| p["spec"]["resourceClaims"] = json!([{"name": "gpu", "resourceClaimName": "others"}]),
+            "node \"n1\" can not create pods that reference resourceclaims",
         ),
     ];
     for (change, why) in refused {
@@ -369,6 +373,12 @@ fn a_node_keeps_its_own_node_and_lease() {
             "/api/v1/nodes/n1".into(),
             json!({"spec": {"taints": [{"key": "z", "effect": "NoSchedule"}]}}),
             Err("node \"n1\" is not allowed to modify taints".into()),
+        ),
+        (
+            "PATCH",
+            "/api/v1/nodes/n1".into(),
+            json!({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "gone", "uid": "1"}]}}),
+            Err("node \"n1\" is not allowed to modify ownerReferences".into()),
         ),
         (
             "PATCH",

@@ -159,6 +159,10 @@ fn mirror(visit: &Visit<'_>, node: &str, pod: &Tree) -> Result<(), String> {
             return Err(format!("node {n} can {name}"));
         }
     }
+    // A claim of somebody else's devices (CVE-2025-4563).
+    if !spec.list("resourceClaims").is_empty() {
+        return Err(format!("node {n} can not create pods that reference resourceclaims"));
+    }
     let mut sources = spec.list("volumes").iter().flat_map(|v| v.at("projected").list("sources"));
     if sources.any(|s| s.has("clusterTrustBundle")) {
         return Err(format!("node {n} can not create pods that reference clustertrustbundles"));
@@ -190,6 +194,11 @@ fn own_node(node: &str, op: Operation, obj: &Tree, old: Option<&Tree>) -> Result
     }
     if !same(obj.at("spec").at("taints"), old.at("spec").at("taints")) {
         return Err(format!("node {n} is not allowed to modify taints"));
+    }
+    // A Node owned by something that is not there is collected: the node could have itself deleted, and be
+    // made anew with other taints and labels (CVE-2025-5187).
+    if !same(obj.at("metadata").at("ownerReferences"), old.at("metadata").at("ownerReferences")) {
+        return Err(format!("node {n} is not allowed to modify ownerReferences"));
     }
     if !labels.is_empty() {
         return Err(format!("is not allowed to modify labels: {}", labels.join(", ")));
