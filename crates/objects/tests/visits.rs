@@ -95,6 +95,25 @@ fn finalizers_keep_an_object_until_the_last_is_taken() {
 }
 
 #[test]
+fn what_is_in_no_namespace_is_not_deleted_with_its_dependents_orphaned() {
+    let mut m = mesh();
+    let made =
+        json!({"kind": "PriorityClass", "apiVersion": "scheduling.k8s.io/v1", "metadata": {"name": "p"}, "value": 1});
+    const CLASSES: &str = "/apis/scheduling.k8s.io/v1/priorityclasses";
+    ok(send(&mut m, "POST", CLASSES, made));
+    let orphan = json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Orphan"});
+    let path = format!("{CLASSES}/p");
+    let refused = send(&mut m, "DELETE", &path, orphan.clone());
+    assert_eq!(refused.status, 400);
+    assert!(refused.body["message"].as_str().unwrap().contains("Nothing was changed"), "{}", refused.body);
+    assert!(ok(send(&mut m, "GET", &path, json!(null)))["metadata"]["deletionTimestamp"].is_null());
+    // In a namespace all dependents are at hand.
+    ok(send(&mut m, "POST", MAPS, map("x", json!({}))));
+    ok(send(&mut m, "DELETE", &format!("{MAPS}/x"), orphan));
+    ok(send(&mut m, "DELETE", &path, json!(null)));
+}
+
+#[test]
 fn a_patch_nests_an_object_no_deeper_than_a_body_may() {
     let mut m = mesh();
     const REVISIONS: &str = "/apis/apps/v1/namespaces/a/controllerrevisions";

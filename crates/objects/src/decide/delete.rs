@@ -7,11 +7,12 @@ use crate::kinds::tree::{self, Fields};
 use crate::kinds::{FieldError, Kind};
 use crate::read::{ListAnswer, ListPlan};
 use crate::record::{Stored, encode};
-use crate::request::Body;
+use crate::request::{Body, Key};
 use crate::status::{Details, Status, invalid, not_supported};
 use crate::{Tree, views};
 use base::Wall;
 use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Finalizer that waits until dependents are orphaned.
@@ -109,17 +110,28 @@ impl Visit<'_> {
             .filter(|(name, s)| plan.selection.matches(&s.meta, name, &plan.namespace))
             .take(if plan.limit == 0 { usize::MAX } else { usize::try_from(plan.limit).unwrap_or(usize::MAX) })
             .collect();
-        let mut writes = Vec::new();
+        let mut writes: Vec<Option<Write>> = Vec::new();
+        let mut at: BTreeMap<Key, usize> = BTreeMap::new();
+        let mut own: BTreeSet<Key> = BTreeSet::new();
         let mut items = Vec::new();
         for (name, stored) in chosen {
-            let (_, mut w) = self.delete_one(&name, &stored, &options)?;
-            // A quota changed by several of these deletes is written once, as the last left it.
-            for write in &w {
-                writes.retain(|earlier: &Write| earlier.key != write.key);
+            let (_, w) = self.delete_one(&name, &stored, &options)?;
+            for (nth, write) in w.into_iter().enumerate() {
+                // The first is the object's own; a quota that goes itself counts nothing any more.
+                if nth == 0 {
+                    own.insert(write.key.clone());
+                } else if own.contains(&write.key) {
+                    continue;
+                }
+                // A quota changed by several of these deletes is written once, as the last left it.
+                if let Some(earlier) = at.insert(write.key.clone(), writes.len()).and_then(|i| writes.get_mut(i)) {
+                    *earlier = None;
+                }
+                writes.push(Some(write));
             }
-            writes.append(&mut w);
             items.push(stored);
         }
+        let writes: Vec<Write> = writes.into_iter().flatten().collect();
         let list = ListAnswer { items, revision: self.env.revision, ..ListAnswer::default() };
         let payload = Payload::Json(list.to_json(self.kind));
         if options.dry_run || self.req.options.dry_run || writes.is_empty() {
@@ -156,6 +168,15 @@ impl Visit<'_> {
         }
         admission::validate(self, Operation::Delete, &old, Some(&old))?;
         let removal = removal(self.kind, old.clone(), options, self.env.now);
+        if let Removal::Marked(t) = &removal
+            && !self.kind.namespaced
+            && t.at("metadata").list("finalizers").iter().any(|f| f == ORPHAN)
+        {
+            return Err(Box::new(Status::bad_request(format!(
+                "{} {name:?} cannot be deleted with its dependents orphaned: those in namespaces are in cells of their own, which nobody asks for them yet, and would be deleted. Nothing was changed. Take the owner references out of what is to stay, then delete with propagationPolicy Background",
+                self.kind.plural
+            ))));
+        }
         let mut write =
             Write { key: self.key(name), expected: Some(stored.revision), kind: self.stored_kind(), tree: None };
         let mut writes = Vec::new();
