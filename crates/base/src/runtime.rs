@@ -420,6 +420,13 @@ pub enum Op {
         /// The most it may take.
         timeout: Duration,
     },
+    /// How much of the disk volumes of a pod take. [`Answer::Usage`].
+    Measure {
+        /// Whose, by its uid.
+        pod: String,
+        /// Which, and how many bytes are enough to know: what takes more is counted no further.
+        limits: BTreeMap<String, u64>,
+    },
     /// The end of a file of the host: a termination message, or the end of a log. [`Answer::Bytes`]; none if
     /// there is no such file.
     Tail {
@@ -447,6 +454,8 @@ pub enum Answer {
     NoImage,
     /// Where each volume lies on the host, or why it could not be made; by its name.
     Volumes(BTreeMap<String, Result<String, Failure>>),
+    /// The bytes each volume takes, by its name.
+    Usage(BTreeMap<String, u64>),
     /// Where a file lies on the host.
     Path(String),
     /// How a command ended.

@@ -14,7 +14,7 @@ use node::pods::NodeFacts;
 use objects::Tree;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// The address of the Service `kubernetes` in `default`, the first of the services' network.
@@ -22,6 +22,10 @@ const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 1);
 
 /// How often is looked whether the runtime is well.
 const EVERY: Duration = Duration::from_secs(10);
+/// How often what nobody needs is removed: the kubelet's period for images.
+const TIDY_EVERY: Duration = Duration::from_secs(300);
+/// Beyond how much of their disk unused images go, and down to how much: the kubelet's defaults.
+const IMAGES_PERCENT: (u64, u64) = (85, 80);
 
 /// Runs pods until stopped, if this node is to run any.
 pub(crate) async fn run(
@@ -64,6 +68,7 @@ async fn keep(
         tracing::warn!("pods cannot reach the API at {API_SERVICE}: {why}");
     }
     work.run_pods(runtime.clone());
+    let mut tidied: Option<Instant> = None;
     loop {
         if let Some(node) = node.borrow_and_update().as_ref() {
             work.node_is(facts(config, node, &runtime));
@@ -87,10 +92,31 @@ async fn keep(
         if let Err(why) = &well {
             tracing::warn!(why = why.message, "the container runtime does not answer; what runs goes on");
         }
+        if tidied.is_none_or(|at| at.elapsed() >= TIDY_EVERY) {
+            // Not before the first round: what runs is found, and its images are noted, in the meantime.
+            if tidied.replace(Instant::now()).is_some() {
+                tidy(work, &runtime).await;
+            }
+        }
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
             Ok(()) = node.changed() => {}
         }
+    }
+}
+
+/// Removes images that nothing uses when the disk fills, and what is left of pods that are gone.
+async fn tidy(work: &Work, runtime: &Arc<Runtime>) {
+    match runtime.collect_images(IMAGES_PERCENT.0, IMAGES_PERCENT.1).await {
+        Ok(0) => {}
+        Ok(bytes) => tracing::info!(bytes, "images that nothing used were removed: their disk was filling"),
+        Err(why) => tracing::warn!(why = why.message, "images could not be removed"),
+    }
+    let pods = runtime.pods().clone();
+    match tokio::task::spawn_blocking(move || pods.list()).await {
+        Ok(Ok(found)) => work.left(found),
+        Ok(Err(why)) => tracing::warn!(%why, "what is left of pods could not be listed"),
+        Err(why) => tracing::warn!(%why, "what is left of pods was not listed"),
     }
 }
 

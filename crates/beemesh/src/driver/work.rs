@@ -9,7 +9,7 @@ use super::seat::{Machine, Seat, World};
 use super::timers::Timers;
 use super::{clock, lock, read, write};
 use crate::node_object;
-use base::runtime::{Failure, Op, Seen, Why};
+use base::runtime::{Failure, Op, PodName, Seen, Why};
 use base::{CellId, Chance, NodeId, Now, Time, Uid};
 use host::runtime::Runtime;
 use node::bundle::Bundle;
@@ -246,6 +246,14 @@ impl Work {
     pub(crate) fn node_is(&self, facts: pods::NodeFacts) {
         if let Some(pods) = self.pods.get() {
             pods.post(pods::Input::Node(Arc::new(facts)));
+        }
+    }
+
+    /// What there is on the disk of pods, of which some may be gone.
+    pub(crate) fn left(&self, found: Vec<PodName>) {
+        let cells = lock(&self.bundle).cells().into_iter().map(|(_, cell)| cell).collect();
+        if let Some(pods) = self.pods.get() {
+            pods.post(pods::Input::Left { pods: found, cells });
         }
     }
 

@@ -179,6 +179,10 @@ impl Runtime {
             Op::Http { get, timeout } => probe::http(&get, timeout).await,
             Op::Tcp { host, port, timeout } => probe::tcp(&host, port, timeout).await,
             Op::Grpc { host, port, service, timeout } => probe::grpc(&host, port, &service, timeout).await,
+            Op::Measure { pod, limits } => {
+                let pods = self.pods.clone();
+                blocking(move || pods.measure(&pod, &limits).map(Answer::Usage)).await
+            }
             Op::Tail { path, bytes_max, lines_max, log } => {
                 blocking(move || logs::tail(&path, bytes_max, lines_max, log).map(Answer::Bytes)).await
             }

@@ -80,6 +80,7 @@ fn company(op: &Op) -> Option<Company> {
         | Op::Http { .. }
         | Op::Tcp { .. }
         | Op::Grpc { .. }
+        | Op::Measure { .. }
         | Op::Tail { .. } => None,
         Op::StopContainer { .. } => Some(Company::Stops),
         Op::Volumes { .. }

@@ -14,6 +14,7 @@ mod atomic;
 mod host_path;
 mod mounts;
 mod removal;
+mod usage;
 mod within;
 
 use base::runtime::{Failure, Mount, PodName, Volume, VolumeKind, Why};
@@ -145,16 +146,43 @@ impl Pods {
         Ok(())
     }
 
-    /// The uids of pods that have a directory here.
+    /// How many bytes of the disk volumes of a pod take; what takes more than its number is counted no further.
+    ///
+    /// # Errors
+    /// [`Why::Invalid`] for a name that leads elsewhere, [`Why::Failed`] if a volume is not there.
+    pub fn measure(&self, pod: &str, limits: &BTreeMap<String, u64>) -> Result<BTreeMap<String, u64>, Failure> {
+        let one = |(name, enough): (&String, &u64)| {
+            let dir = self.volume(pod, name)?;
+            let bytes = usage::of(&dir, *enough).map_err(|e| failed("measure the volume", &dir, &e))?;
+            Ok((name.clone(), bytes))
+        };
+        limits.iter().map(one).collect()
+    }
+
+    /// The pods of which there is anything here. One without logs is known by its uid alone.
     ///
     /// # Errors
     /// If they cannot be listed.
-    pub fn list(&self) -> io::Result<Vec<String>> {
-        match fs::read_dir(&self.dirs) {
-            Ok(entries) => entries.map(|e| Ok(e?.file_name().to_string_lossy().into_owned())).collect(),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(e) => Err(e),
+    pub fn list(&self) -> io::Result<Vec<PodName>> {
+        let names = |dir: &Path| -> io::Result<Vec<String>> {
+            match fs::read_dir(dir) {
+                Ok(entries) => entries.map(|e| Ok(e?.file_name().to_string_lossy().into_owned())).collect(),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+                Err(e) => Err(e),
+            }
+        };
+        let mut all = BTreeMap::new();
+        for uid in names(&self.dirs)? {
+            all.insert(uid.clone(), PodName { uid, ..PodName::default() });
         }
+        // Neither a namespace nor a name can hold the sign between them.
+        for logs in names(&self.logs)? {
+            if let [namespace, name, uid] = logs.split('_').collect::<Vec<_>>()[..] {
+                let pod = PodName { namespace: namespace.into(), name: name.into(), uid: uid.into() };
+                all.insert(uid.to_owned(), pod);
+            }
+        }
+        Ok(all.into_values().collect())
     }
 
     fn dir(&self, pod: &str) -> Result<PathBuf, Failure> {

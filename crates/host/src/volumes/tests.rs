@@ -251,7 +251,7 @@ fn removing_a_pod_enters_neither_mounts_nor_links() {
     nix::mount::mount(Some(&outside), &inside, None::<&str>, bind, None::<&str>).unwrap();
     let _in_use = fs::File::open(inside.join("precious")).unwrap();
 
-    assert_eq!(node.pods.list().unwrap(), ["u1"]);
+    assert_eq!(node.pods.list().unwrap(), [pod()]);
     node.pods.remove(&pod()).unwrap();
     assert!(outside.join("precious").exists());
     assert!(node.pods.list().unwrap().is_empty() && !node.pods.log_directory(&pod()).exists());
@@ -290,4 +290,43 @@ fn what_is_too_deep_for_a_path_is_removed_too() {
     }
     removal::remove(&top).unwrap();
     assert!(!top.exists());
+}
+
+#[test]
+fn a_volume_is_measured_by_what_it_takes_of_the_disk_and_no_further_than_asked() {
+    let node = Node::new();
+    let dir = node.volume(VolumeKind::Empty { memory: false, bytes_max: 0 }, None).unwrap();
+    let measure = |enough| node.pods.measure("u1", &BTreeMap::from([("v".to_owned(), enough)])).unwrap()["v"];
+    let before = measure(u64::MAX);
+    fs::create_dir(dir.join("below")).unwrap();
+    let written = dir.join("below/file");
+    fs::write(&written, vec![1; 1 << 20]).unwrap();
+    // Two names are one file; what a link leads to is elsewhere; a hole takes nothing.
+    fs::hard_link(&written, dir.join("again")).unwrap();
+    let elsewhere = node.dir.path().join("elsewhere");
+    fs::write(&elsewhere, vec![1; 8 << 20]).unwrap();
+    symlink(&elsewhere, dir.join("link")).unwrap();
+    fs::File::create(dir.join("hole")).unwrap().set_len(1 << 40).unwrap();
+    let takes = measure(u64::MAX) - before;
+    assert!((1 << 20..2 << 20).contains(&takes), "{takes}");
+    for n in 0..100 {
+        fs::write(dir.join(format!("{n}")), vec![1; 1 << 16]).unwrap();
+    }
+    let counted = measure(1 << 20);
+    assert!((1 << 20..3 << 20).contains(&counted), "{counted}");
+    let gone = node.pods.measure("u1", &BTreeMap::from([("other".to_owned(), 1)])).unwrap_err();
+    assert_eq!(gone.why, Why::Failed);
+}
+
+#[test]
+fn pods_are_listed_by_either_of_what_they_leave() {
+    let node = Node::new();
+    node.pods.file("u2", "etc-hosts", b"x", 0o644).unwrap();
+    fs::create_dir_all(node.pods.log_directory(&pod())).unwrap();
+    fs::create_dir_all(node.pods.logs().join("not-a-pods")).unwrap();
+    assert_eq!(node.pods.list().unwrap(), [pod(), PodName { uid: "u2".into(), ..PodName::default() }]);
+    for pod in node.pods.list().unwrap() {
+        node.pods.remove(&pod).unwrap();
+    }
+    assert!(node.pods.list().unwrap().is_empty());
 }

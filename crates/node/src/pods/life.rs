@@ -70,6 +70,7 @@ impl Pod {
                 self.wake_at(cx.now.mono + left);
             }
             self.run(cx);
+            self.measure(cx);
         }
         self.stopping(cx);
         self.tidy(cx);
@@ -457,6 +458,7 @@ impl Pod {
             let verdict = Verdict {
                 reason: "DeadlineExceeded".to_owned(),
                 message: "Pod was active on the node longer than the specified deadline".to_owned(),
+                at_once: false,
             };
             Events::record(cx, &self.tree, "", Type::Normal, "DeadlineExceeded", &verdict.message);
             self.verdict = Some(verdict);

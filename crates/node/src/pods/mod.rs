@@ -18,6 +18,7 @@
 //! | `seen` | what is there, and since when is that certain? |
 //! | `probes`, `words` | how is a container, and what did it say at its end? |
 //! | `status`, `conditions`, `report` | what is said of the pod, and to whom? |
+//! | `usage` | what does it hold on the disk? |
 //! | `sources`, `tokens`, `images`, `events`, `post` | what is wanted from cells and registries? |
 
 mod admission;
@@ -48,6 +49,7 @@ mod start;
 mod status;
 mod stop;
 mod tokens;
+mod usage;
 mod volumes;
 mod words;
 
@@ -56,7 +58,7 @@ pub use ops::OpId;
 
 use crate::assignment::Assignment;
 use crate::errand::{self, Answered, Errand, ErrandId};
-use base::runtime::{Answer, Failure, Op, Seen};
+use base::runtime::{Answer, Failure, Op, PodName, Seen};
 use base::{CellId, Now, Time};
 use events::{Events, Type};
 use images::Images;
@@ -74,6 +76,8 @@ use std::time::Duration;
 
 /// At most this many pods are looked at in one step; the rest in the next, at once.
 const LOOKED_AT: usize = 16;
+/// At most this many leftovers are removed at a time.
+const SWEPT: usize = 32;
 /// How long it is remembered that a pod is gone, for sights that still show it.
 const BURIED: Duration = Duration::from_secs(60);
 
@@ -124,6 +128,13 @@ pub enum Input {
     /// All there is at the runtime, and `now` read after it was. Nothing is done before the first, and after a
     /// runtime that did not answer has come back nothing before the next.
     Seen(Arc<Seen>),
+    /// The pods of which there is anything on the disk. Told every few minutes.
+    Left {
+        /// The pods.
+        pods: Vec<PodName>,
+        /// All cells that have pods. Those of others are gone with their cells.
+        cells: Vec<CellId>,
+    },
     /// An operation has been performed, or has failed.
     Done {
         /// Which.
@@ -167,25 +178,6 @@ pub enum Effect {
     },
     /// Look at the runtime now and say [`Input::Seen`]; `at` no earlier than this moment.
     Look,
-}
-
-/// A container, for whoever attaches to it, runs commands in it or reads its log.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ContainerAt {
-    /// The runtime's name for it.
-    pub id: String,
-    /// It runs.
-    pub running: bool,
-    /// It has never been started.
-    pub created: bool,
-    /// Where its log lies.
-    pub log_path: String,
-    /// The same of the one before it, if it is still there (`logs --previous`).
-    pub previous: Option<Box<ContainerAt>>,
-    /// It has a terminal.
-    pub tty: bool,
-    /// A pipe to its input is kept.
-    pub stdin: bool,
 }
 
 /// What all pods share.
@@ -287,6 +279,7 @@ impl Pods {
             }
             Input::Assigned { assignment, refused } => self.assigned(now, assignment, refused, fx),
             Input::Seen(seen) => self.seen(now, seen),
+            Input::Left { pods, cells } => self.sweep(pods, &cells, fx),
             Input::Done { id, result } => self.done(now, id, result, fx),
             Input::Answered { id, answer } => self.answered(now, id, answer, fx),
         }
@@ -354,32 +347,26 @@ impl Pods {
         self.cells.get(&cell).is_some_and(|c| c.whole)
     }
 
-    /// The newest container of a name in a pod.
-    pub fn container(&self, pod_uid: &str, name: &str) -> Option<ContainerAt> {
-        let pod = self.pods.get(pod_uid)?;
-        let spec = spec::find(&pod.tree, name).map_or(&Tree::Null, |(_, c)| c);
-        let mut all = pod.view.containers.iter().filter(|c| c.name == name).map(|c| ContainerAt {
-            id: c.id.clone(),
-            running: seen::is_running(c),
-            created: matches!(c.state, base::runtime::ContainerState::Created { .. }),
-            log_path: c.log_path.clone(),
-            previous: None,
-            tty: spec.flag("tty"),
-            stdin: spec.flag("stdin"),
+    /// Has what is left of pods that are gone removed: of `found`, those that no cell has bound here, that the
+    /// runtime does not show, and that are not being removed already. A pod that failed before it had a sandbox, or
+    /// that was removed while the daemon was away, leaves nothing else behind that tells of it.
+    ///
+    /// Nothing is removed before every one of `cells`, all that have pods, has told what is bound here.
+    fn sweep(&mut self, found: Vec<PodName>, cells: &[CellId], fx: &mut Vec<Effect>) {
+        if !self.shared.may_act() || cells.is_empty() || !cells.iter().all(|c| self.knows(*c)) {
+            return;
+        }
+        let shown: BTreeSet<&str> = self.last.sandboxes.iter().map(|s| s.pod.uid.as_str()).collect();
+        let left = found.into_iter().filter(|pod| {
+            let uid = pod.uid.as_str();
+            !(self.pods.contains_key(uid) || self.buried.contains_key(uid) || shown.contains(uid))
         });
-        let mut newest = all.next()?;
-        newest.previous = all.next().map(Box::new);
-        Some(newest)
-    }
-
-    /// The runtime's name for a pod's sandbox, if it has one that is ready.
-    pub fn sandbox(&self, pod_uid: &str) -> Option<String> {
-        self.pods.get(pod_uid)?.view.active().map(|s| s.id.clone())
-    }
-
-    /// The uid of a pod by its cell and name.
-    pub fn uid(&self, cell: CellId, name: &str) -> Option<Arc<str>> {
-        self.cells.get(&cell)?.names.get(name).cloned()
+        for pod in left.take(SWEPT) {
+            let uid: Arc<str> = pod.uid.as_str().into();
+            if self.shared.ops.of(&uid) == 0 {
+                self.shared.ops.ask(&uid, What::RemovePod, Op::RemovePod { pod }, fx);
+            }
+        }
     }
 
     fn assigned(&mut self, now: Now, assignment: Assignment, refused: Vec<Refusal>, fx: &mut Vec<Effect>) {
@@ -458,7 +445,7 @@ impl Pods {
         {
             let tree = pod.tree.clone();
             let message = format!("Pod was rejected: {}", refusal.message);
-            pod.verdict = Some(Verdict { reason: refusal.reason.clone(), message });
+            pod.verdict = Some(Verdict { reason: refusal.reason.clone(), message, at_once: false });
             let mut cx = Cx { now, shared: &mut self.shared, fx };
             Events::record(&mut cx, &tree, "", Type::Warning, &refusal.reason, &refusal.message);
         }
@@ -543,6 +530,7 @@ impl Pods {
             What::Stop(id) => pod.stopped(&mut cx, &id, result),
             What::Probe(id, which) => pod.probed(&mut cx, &id, which, result),
             What::Words(id, log) => pod.words_read(&mut cx, &id, log, result),
+            What::Measure => pod.measured(&mut cx, result),
             what => pod.acted(&mut cx, what, result),
         }
     }

@@ -28,6 +28,8 @@ pub(super) enum What {
     Probe(String, Which),
     /// A container's last words; from its log.
     Words(String, bool),
+    /// How much its volumes hold.
+    Measure,
     /// An image, for whoever waits for it.
     Pull(String),
 }

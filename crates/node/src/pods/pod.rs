@@ -8,6 +8,7 @@ use super::seen::{Expect, Mark, View};
 use super::spec;
 use super::start::Start;
 use super::stop::Kill;
+use super::usage::Usage;
 use super::volumes::Volumes;
 use base::{CellId, Now, Revision, Time, Wall};
 use objects::Tree;
@@ -22,6 +23,8 @@ use std::time::Duration;
 pub(super) struct Verdict {
     pub(super) reason: String,
     pub(super) message: String,
+    /// Its containers are given no time of their own.
+    pub(super) at_once: bool,
 }
 
 /// A pod.
@@ -62,6 +65,7 @@ pub(super) struct Pod {
     /// It has been said that it ended.
     pub(super) ended: bool,
     pub(super) volumes: Volumes,
+    pub(super) usage: Usage,
     /// Waits between restarts of a container, by its name.
     pub(super) crash: Backoffs,
     /// Waits between pulls of an image, by its name.
@@ -111,6 +115,7 @@ impl Pod {
             dead: false,
             ended: false,
             volumes: Volumes::new(now),
+            usage: Usage::default(),
             crash: Backoffs::default(),
             pull: Backoffs::default(),
             pull_errors: BTreeMap::new(),

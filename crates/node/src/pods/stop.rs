@@ -64,6 +64,9 @@ impl Pod {
     /// How long a container is given, before anything else is known.
     fn grace(&self, name: &str, reason: Reason) -> Duration {
         let seconds = |s: i64| Duration::from_secs(u64::try_from(s).unwrap_or(0));
+        if self.verdict.as_ref().is_some_and(|v| v.at_once) {
+            return GRACE_MIN;
+        }
         if let Some(s) = self.tree.at("metadata").int("deletionGracePeriodSeconds") {
             return seconds(s);
         }

@@ -277,7 +277,7 @@ fn an_object_that_is_held_stays_and_the_node_has_done_its_part() {
     assert!(w.rt.sandboxes.is_empty(), "it is not started again");
     w.delete("held", 0);
     w.go(seconds(10));
-    assert_eq!(w.pods.uid(super::api::cell(), "held"), None);
+    assert!(w.is_gone("held", &uid));
 }
 
 #[test]

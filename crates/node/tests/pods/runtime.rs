@@ -41,6 +41,8 @@ pub(crate) struct Runtime {
     /// Every stop of a container that ran, in order.
     pub(crate) stops: Vec<(String, Duration)>,
     pub(crate) removed_pods: Vec<String>,
+    /// Bytes in volumes, by pod uid and name.
+    pub(crate) used: BTreeMap<(String, String), u64>,
     /// Counts what changes what is seen.
     pub(crate) changes: u64,
 }
@@ -141,6 +143,10 @@ impl Runtime {
                 let path = format!("/pods/{pod}/{path}");
                 self.files.insert(path.clone(), bytes.clone());
                 Ok(Answer::Path(path))
+            }
+            Op::Measure { pod, limits } => {
+                let used = |name: &String| self.used.get(&(pod.clone(), name.clone())).copied().unwrap_or(0);
+                Ok(Answer::Usage(limits.keys().map(|name| (name.clone(), used(name))).collect()))
             }
             Op::RemovePod { pod } => {
                 let left = self.sandboxes.values().any(|s| s.pod.uid == pod.uid);
