@@ -117,8 +117,13 @@ fn a_corrupt_log_is_refused_in_words_and_opens_when_the_loss_is_accepted() {
     bytes[6000] ^= 1;
     std::fs::write(&path, &bytes).unwrap();
     let said = open(dir.path(), small()).err().unwrap();
-    for word in [dir.path().to_str().unwrap(), "0000000000000001.log", "from byte", "accepting the loss", "Nothing was"]
-    {
+    for word in [
+        dir.path().to_str().unwrap(),
+        "0000000000000001.log",
+        "from byte",
+        "move the data directory away",
+        "Nothing was",
+    ] {
         assert!(said.contains(word), "{word:?} is missing in: {said}");
     }
     assert!(std::fs::read(&path).unwrap() == bytes, "a refused log was changed");

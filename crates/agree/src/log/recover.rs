@@ -93,8 +93,8 @@ pub enum RecoverError {
     #[error(
         "the log has lost writes that may have been acknowledged: {}. Cells that may be concerned: {}. Nothing was \
          changed. If the disk can be put right (remounted, cabled, restored from an image), do that and start again. \
-         Otherwise start once accepting the loss: cells with other keepers then fetch everything anew from them, and \
-         cells kept here alone begin again with what can be read", list(.holes), list(.cells)
+         If it cannot, move the data directory away and keep it, for it holds all that is left of cells that were \
+         kept here alone; a node that begins anew with an empty one has the others from their other keepers", list(.holes), list(.cells)
     )]
     Lossy {
         /// What is missing.
