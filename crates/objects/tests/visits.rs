@@ -337,3 +337,68 @@ fn a_role_that_aggregates_changes_with_what_it_aggregates() {
     ok(send(&mut m, "DELETE", &format!("{roles}/bees"), Value::Null));
     assert!(!has(&mut m, "hives"));
 }
+
+fn apply(mesh: &mut Mesh, path: &str, body: Value) -> Response {
+    let user = User { name: "admin".into(), groups: vec!["system:masters".into()], ..User::default() };
+    mesh.now.0 += 1000;
+    let body = serde_json::to_vec(&body).unwrap();
+    mesh.call(Call { method: "PATCH", path, content_type: "application/apply-patch+yaml", user, body })
+}
+
+#[test]
+fn whoever_applies_a_scale_owns_the_replicas_of_its_workload() {
+    let mut m = mesh();
+    let labels = json!({"a": "b"});
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {
+        "replicas": 2, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    let path = "/apis/apps/v1/namespaces/a/deployments";
+    ok(apply(&mut m, &format!("{path}/web?fieldManager=owner"), deployment.clone()));
+    let scale = |n: i64| json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "web"}, "spec": {"replicas": n}});
+    let to = format!("{path}/web/scale?fieldManager=autoscaler");
+    let refused = apply(&mut m, &to, scale(5));
+    assert_eq!(refused.status, 409, "{}", refused.body);
+    assert_eq!(refused.body["details"]["causes"][0]["field"], ".spec.replicas");
+    let scaled = ok(apply(&mut m, &format!("{to}&force=true"), scale(5)));
+    assert_eq!((&scaled["kind"], &scaled["spec"]["replicas"]), (&json!("Scale"), &json!(5)));
+    let now = ok(send(&mut m, "GET", &format!("{path}/web"), Value::Null));
+    assert_eq!(
+        (&now["spec"]["replicas"], &now["spec"]["template"]["spec"]["containers"][0]["image"]),
+        (&json!(5), &json!("i"))
+    );
+    let own =
+        now["metadata"]["managedFields"].as_array().unwrap().iter().find(|f| f["manager"] == "autoscaler").unwrap();
+    assert_eq!(
+        (&own["operation"], &own["subresource"], &own["apiVersion"], &own["fieldsV1"]),
+        (&json!("Apply"), &json!("scale"), &json!("apps/v1"), &json!({"f:spec": {"f:replicas": {}}}))
+    );
+    // The same again changes nothing, and the owner of the rest no longer gets its own number without force.
+    assert_eq!(revision(&ok(apply(&mut m, &to, scale(5)))), revision(&now));
+    assert_eq!(apply(&mut m, &format!("{path}/web?fieldManager=owner"), deployment).status, 409);
+    assert_eq!(apply(&mut m, &to, scale(-1)).status, 422);
+    assert_eq!(apply(&mut m, &format!("{path}/web/scale?fieldManager="), scale(1)).status, 422);
+}
+
+#[test]
+fn a_status_that_is_applied_is_its_appliers_and_nothing_else_is() {
+    let mut m = mesh();
+    ok(send(&mut m, "POST", PODS, pod("p", "1")));
+    let config = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "labels": {"x": "y"}},
+        "status": {"message": "said"}});
+    let applied = ok(apply(&mut m, &format!("{PODS}/p/status?fieldManager=teller"), config));
+    assert_eq!(applied["status"]["message"], "said");
+    let own =
+        applied["metadata"]["managedFields"].as_array().unwrap().iter().find(|f| f["manager"] == "teller").unwrap();
+    assert_eq!((&own["operation"], &own["subresource"]), (&json!("Apply"), &json!("status")));
+    assert_eq!(own["fieldsV1"]["f:status"], json!({"f:message": {}}));
+    assert_eq!(
+        apply(
+            &mut m,
+            &format!("{PODS}/none/status?fieldManager=teller"),
+            json!({"apiVersion": "v1",
+        "kind": "Pod", "metadata": {"name": "none"}})
+        )
+        .status,
+        404
+    );
+}

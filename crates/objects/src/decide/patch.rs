@@ -29,12 +29,7 @@ impl Visit<'_> {
 
     /// Server-side apply: creates what is not there.
     fn apply(&mut self, bytes: &Bytes) -> Outcome<Decision> {
-        let config = patch::parse(bytes)?;
-        if self.req.options.field_manager.is_empty() {
-            let e = required("fieldManager", "is required for apply patch");
-            return Err(Box::new(Status::invalid_kind("meta.k8s.io", "PatchOptions", "", &[e])));
-        }
-        check_identity(self.req, &config)?;
+        let config = self.configuration(bytes)?;
         let stored = match self.stored() {
             Ok(s) => Some(s),
             Err(_) if self.req.subresource.is_empty() => {
@@ -52,6 +47,17 @@ impl Visit<'_> {
             Some(stored) => self.change(stored, new, false),
             None => self.create_object(new, false),
         }
+    }
+
+    /// What is to be applied, and by somebody with a name.
+    pub(super) fn configuration(&self, bytes: &Bytes) -> Outcome<Tree> {
+        let config = patch::parse(bytes)?;
+        if self.req.options.field_manager.is_empty() {
+            let e = required("fieldManager", "is required for apply patch");
+            return Err(Box::new(Status::invalid_kind("meta.k8s.io", "PatchOptions", "", &[e])));
+        }
+        check_identity(self.req, &config)?;
+        Ok(config)
     }
 
     /// `current` as the request's patch makes it, decoded as its type.
@@ -87,7 +93,7 @@ impl Visit<'_> {
 
     /// A patched object as decoding would have made it: typed, in canonical form, unknown fields refused,
     /// warned of or dropped as the request asks.
-    fn conformed(&mut self, ty: Option<TypeId>, tree: Tree) -> Outcome<Tree> {
+    pub(super) fn conformed(&mut self, ty: Option<TypeId>, tree: Tree) -> Outcome<Tree> {
         // Merging puts nothing deeper than it lies in the patch, whose parser lets in a little more than bodies.
         if patch::depth(&tree, &mut 0) > codec::MAX_DEPTH {
             return Err(Box::new(Status::unprocessable_patch()));
@@ -99,7 +105,7 @@ impl Visit<'_> {
         Ok(decoded.tree)
     }
 
-    fn patch_body(&self) -> Outcome<(PatchType, Bytes)> {
+    pub(super) fn patch_body(&self) -> Outcome<(PatchType, Bytes)> {
         match &self.req.body {
             Body::Patch { kind, bytes } => Ok((*kind, bytes.clone())),
             _ => Err(Box::new(Status::bad_request("the request has no patch in its body"))),

@@ -1,16 +1,17 @@
 //! The scale subresource: replicas of a workload as an `autoscaling/v1` Scale.
 
 use super::update::check_identity;
-use super::{Outcome, Visit, with_revision};
+use super::{Outcome, Visit, default, with_revision};
 use crate::Tree;
 use crate::decision::{Decision, Payload, Plan, Reply};
 use crate::kinds::Kind;
 use crate::kinds::tree::{self, Fields};
 use crate::record::Stored;
-use crate::request::{Body, Verb};
+use crate::request::{Body, PatchType, Verb};
 use crate::schema;
 use crate::select::LabelSelector;
 use crate::status::{Status, invalid};
+use crate::{owned, views};
 use serde_json::json;
 
 /// The Scale of a workload.
@@ -49,23 +50,55 @@ impl Visit<'_> {
     pub(super) fn write_scale(&mut self) -> Outcome<Decision> {
         let stored = self.stored()?;
         let obj = with_revision(stored.tree(), stored.revision);
+        let ty = schema::builtin().by_name("io.k8s.api.autoscaling.v1.Scale");
         let scale = if self.req.verb == Verb::Patch {
-            let current = scale_of(self.kind, &obj);
-            self.patched(schema::builtin().by_name("io.k8s.api.autoscaling.v1.Scale"), current)?
+            let (kind, bytes) = self.patch_body()?;
+            if kind == PatchType::Apply {
+                let config = self.configuration(&bytes)?;
+                let config = self.conformed(ty, config)?;
+                return self.apply_scale(stored, &obj, &config);
+            }
+            self.patched(ty, scale_of(self.kind, &obj))?
         } else {
             let scale = self.scale_body()?;
             check_identity(self.req, &scale)?;
             scale
         };
+        let replicas = self.replicas(&scale)?;
+        let mut new = self.named(&scale, obj)?;
+        tree::set(tree::child(&mut new, "spec"), "replicas", replicas);
+        self.change_scale(stored, new, true)
+    }
+
+    /// Server-side apply: whoever applies a Scale owns the workload's replicas, and conflicts are the workload's.
+    fn apply_scale(&mut self, stored: Stored, obj: &Tree, config: &Tree) -> Outcome<Decision> {
+        let replicas = self.replicas(config)?;
+        let spec = if config.at("spec").has("replicas") { json!({"replicas": replicas}) } else { json!({}) };
+        let name = obj.at("metadata").at("name");
+        let (api_version, kind) = (views::api_version(self.kind), self.kind.kind);
+        let own = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name}, "spec": spec});
+        let applied = owned::apply(self, Some(obj), &own)?;
+        let new = self.conformed(owned::type_of(self.kind), applied)?;
+        let mut new = self.named(config, new)?;
+        // What nobody sets any more is what it is by default.
+        default(self.kind, &mut new);
+        self.change_scale(stored, new, false)
+    }
+
+    fn replicas(&self, scale: &Tree) -> Outcome<i64> {
         let replicas = scale.at("spec").int("replicas").unwrap_or(0);
         if replicas < 0 {
             let e = invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
             return Err(Box::new(Status::invalid_kind("autoscaling", "Scale", self.name(), &[e])));
         }
-        self.change_scale(stored, obj, &scale, replicas)
+        Ok(replicas)
     }
 
-    fn change_scale(&mut self, stored: Stored, obj: Tree, scale: &Tree, replicas: i64) -> Outcome<Decision> {
+    /// The workload at the revision that a Scale names, if it names one.
+    ///
+    /// # Errors
+    /// The Scale is another's.
+    fn named(&self, scale: &Tree, mut obj: Tree) -> Outcome<Tree> {
         let given = scale.at("metadata").text("uid");
         if !given.is_empty() && given != obj.at("metadata").text("uid") {
             let why = format!(
@@ -74,14 +107,16 @@ impl Visit<'_> {
             );
             return Err(Box::new(Status::conflict(self.kind, self.name(), &why)));
         }
-        let mut new = obj;
-        tree::set(tree::child(&mut new, "spec"), "replicas", replicas);
         let asked = scale.at("metadata").text("resourceVersion");
         if !asked.is_empty() {
-            tree::set(tree::child(&mut new, "metadata"), "resourceVersion", asked);
+            tree::set(tree::child(&mut obj, "metadata"), "resourceVersion", asked);
         }
+        Ok(obj)
+    }
+
+    fn change_scale(&mut self, stored: Stored, new: Tree, manage: bool) -> Outcome<Decision> {
         // What is answered is the Scale, of what is stored or of what is to be stored.
-        Ok(match self.change(stored, new, true)? {
+        Ok(match self.change(stored, new, manage)? {
             Decision::Answer(a) => {
                 let scale = scale_of(self.kind, &a.payload.tree());
                 self.warnings = a.warnings;
