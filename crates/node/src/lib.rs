@@ -14,6 +14,7 @@ pub mod assignment;
 pub mod bundle;
 pub mod cell;
 pub mod controllers;
+mod correlator;
 pub mod errand;
 pub mod gateway;
 pub mod genesis;

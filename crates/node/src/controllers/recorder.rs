@@ -2,6 +2,7 @@
 //! says too much is not heard (client-go's event correlator).
 
 use super::Asked;
+use crate::correlator::{About, Correlator, Heard};
 use crate::errand::{Errand, ErrandId};
 use base::{Time, Wall};
 use objects::Tree;
@@ -9,17 +10,12 @@ use objects::kinds::{self, Kind};
 use objects::request::{Body, Options, PatchType, User, Verb};
 use objects::status::Status;
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long two events of one wording are one.
 const TOGETHER: Duration = Duration::from_secs(600);
-/// How many wordings of one reason are told one by one.
-const ALIKE_MAX: usize = 10;
-/// How many events about one object a component may tell at once, and how long until it may tell another.
-const BURST: u32 = 25;
-const REFILL: Duration = Duration::from_secs(300);
 /// How many are remembered of each kind of memory.
 const KNOWN_MAX: usize = 512;
 /// How many are on their way.
@@ -73,33 +69,44 @@ pub(super) struct Said {
 }
 
 /// The recorder of a cell's controllers.
-#[derive(Default)]
 pub(super) struct Recorder {
     told: BTreeMap<Wording, Told>,
-    alike: BTreeMap<Reason, (Time, BTreeSet<String>)>,
-    /// Tokens used, and when the count was last brought up to date.
-    spent: BTreeMap<(&'static str, String), (u32, Time)>,
+    heard: Correlator,
     users: BTreeMap<&'static str, Arc<User>>,
     flying: BTreeMap<ErrandId, Wording>,
     waiting: VecDeque<Wording>,
     serial: u64,
 }
 
+impl Default for Recorder {
+    fn default() -> Recorder {
+        Recorder {
+            told: BTreeMap::new(),
+            heard: Correlator::new(KNOWN_MAX),
+            users: BTreeMap::new(),
+            flying: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            serial: 0,
+        }
+    }
+}
+
 impl Recorder {
     /// Takes up an event; what goes out comes from [`Recorder::next`].
     pub(super) fn say(&mut self, said: Said, now: Time, wall: Wall) {
         let uid = said.about["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-        if !self.may_speak(said.component, &uid, now) {
-            return;
-        }
-        self.users.insert(said.component, said.user);
-        let reason = Reason { component: said.component, uid, event_type: said.event_type, reason: said.reason };
-        let many = self.is_one_of_many(&reason, &said.message, now);
-        let (message, wording) = if many {
-            (format!("(combined from similar events): {}", said.message), Wording { reason, message: None })
-        } else {
-            (said.message.clone(), Wording { reason, message: Some(said.message) })
+        let about = About { component: said.component, uid };
+        let heard = self.heard.hear(&about, said.event_type, said.reason, &said.message, now);
+        let About { component, uid } = about;
+        let reason = Reason { component, uid, event_type: said.event_type, reason: said.reason };
+        let (message, wording) = match heard {
+            Heard::Not => return,
+            Heard::Alone => (said.message.clone(), Wording { reason, message: Some(said.message) }),
+            Heard::OneOfMany => {
+                (format!("(combined from similar events): {}", said.message), Wording { reason, message: None })
+            }
         };
+        self.users.insert(said.component, said.user);
         self.serial += 1;
         let name = || -> Arc<str> {
             let name = said.about["metadata"]["name"].as_str().unwrap_or_default();
@@ -129,33 +136,6 @@ impl Recorder {
             }
         }
         self.want(wording);
-    }
-
-    fn may_speak(&mut self, component: &'static str, uid: &str, now: Time) -> bool {
-        let (spent, since) = self.spent.entry((component, uid.to_owned())).or_insert((0, now));
-        let refilled = u32::try_from(now.since(*since).as_secs() / REFILL.as_secs()).unwrap_or(u32::MAX);
-        if refilled > 0 {
-            *spent = spent.saturating_sub(refilled);
-            *since = now;
-        }
-        let may = *spent < BURST;
-        *spent = (*spent + 1).min(BURST);
-        trim(&mut self.spent, |(_, t)| *t);
-        may
-    }
-
-    fn is_one_of_many(&mut self, reason: &Reason, message: &str, now: Time) -> bool {
-        let (since, messages) = self.alike.entry(reason.clone()).or_insert((now, BTreeSet::new()));
-        if now.since(*since) > TOGETHER {
-            messages.clear();
-        }
-        *since = now;
-        let many = messages.len() >= ALIKE_MAX && !messages.contains(message);
-        if !many {
-            messages.insert(message.to_owned());
-        }
-        trim(&mut self.alike, |(t, _)| *t);
-        many
     }
 
     fn want(&mut self, wording: Wording) {
@@ -212,7 +192,6 @@ impl Recorder {
     pub(super) fn clear(&mut self) {
         self.waiting.clear();
         self.told.clear();
-        self.alike.clear();
     }
 }
 
@@ -277,6 +256,7 @@ fn trim<K: Ord + Clone, V>(of: &mut BTreeMap<K, V>, used: impl Fn(&V) -> Time) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::correlator::{ALIKE_MAX, BURST, REFILL};
 
     const WALL: Wall = Wall(1_769_846_400_000);
 
@@ -333,9 +313,9 @@ mod tests {
                 r.answered(ErrandId(n), None);
             }
         }
-        assert_eq!(sends.iter().filter(|(v, _)| *v == Verb::Create).count(), ALIKE_MAX + 1);
+        assert_eq!(sends.iter().filter(|(v, _)| *v == Verb::Create).count(), ALIKE_MAX);
         assert_eq!(sends.len(), BURST as usize);
-        assert_eq!(sends.last(), Some(&(Verb::Patch, 15)));
+        assert_eq!(sends.last(), Some(&(Verb::Patch, 16)));
         say(&mut r, "later", Time::from_ms(100) + REFILL);
         assert!(sent(&mut r, 200).is_some(), "after a while one more is heard");
     }

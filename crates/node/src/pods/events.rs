@@ -1,12 +1,12 @@
 //! Events about pods, as the kubelet writes them: the same one again is counted, many alike are told as
 //! one, and one pod cannot flood its cell.
 //!
-//! The rules are client-go's (`tools/record/events_cache.go`): alike is who, type and reason; from the
-//! tenth different message within ten minutes on they are combined; 25 at once and one every five minutes
-//! afterwards pass for one pod and type. What waits is bounded, and what is dropped is counted.
+//! What is alike and what is too much is for [`crate::correlator`] to say. What waits is bounded, and what is
+//! dropped is counted.
 
 use super::Cx;
 use super::post::Purpose;
+use crate::correlator::{About, Correlator, Heard};
 use crate::errand::{Answered, Errand};
 use base::{Bounded, Time, Wall};
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use objects::kinds::by_resource;
 use objects::kinds::tree::Fields;
 use objects::request::{Body, Options, PatchType, Verb};
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,10 +23,6 @@ use std::time::Duration;
 const REMEMBERED: usize = 4096;
 /// At most this many are under way.
 const UNDER_WAY: usize = 8;
-const ALIKE_MAX: usize = 10;
-const ALIKE_WITHIN: Duration = Duration::from_secs(600);
-const BURST: u32 = 25;
-const REFILL: Duration = Duration::from_secs(300);
 /// After a refusal that may pass, all wait this long.
 const PAUSE: Duration = Duration::from_secs(10);
 /// So often one is tried.
@@ -50,8 +46,6 @@ impl Type {
 
 /// What makes two events the same.
 type Same = (String, String, Type, String, String);
-/// What makes two events alike.
-type Alike = (String, Type, String);
 
 #[derive(Debug)]
 struct Event {
@@ -72,26 +66,13 @@ struct Event {
     tries: u32,
 }
 
-#[derive(Debug)]
-struct Group {
-    messages: BTreeSet<String>,
-    last: Time,
-}
-
-#[derive(Debug)]
-struct Allowance {
-    left: u32,
-    since: Time,
-}
-
 /// The recorder.
 #[derive(Debug)]
 pub(super) struct Events {
     next: u64,
     events: BTreeMap<u64, Event>,
     numbers: BTreeMap<Same, u64>,
-    groups: BTreeMap<Alike, Group>,
-    allowances: BTreeMap<(String, Type), Allowance>,
+    heard: Correlator,
     turn: Bounded<u64>,
     under_way: usize,
     paused: Time,
@@ -105,8 +86,7 @@ impl Events {
             next: 1,
             events: BTreeMap::new(),
             numbers: BTreeMap::new(),
-            groups: BTreeMap::new(),
-            allowances: BTreeMap::new(),
+            heard: Correlator::new(REMEMBERED),
             turn: Bounded::new(waiting_max),
             under_way: 0,
             paused: Time::ZERO,
@@ -119,13 +99,20 @@ impl Events {
         let now = cx.now;
         let events = &mut cx.shared.events;
         let uid = pod.at("metadata").text("uid").to_owned();
-        if !events.allow(&uid, ty, now.mono) {
-            events.dropped += 1;
-            return;
-        }
         // Kubernetes takes 1,024 characters.
         let message: String = message.chars().take(1000).collect();
-        let (key, message) = events.group(&uid, ty, reason, message, now.mono);
+        let about = About { component: "kubelet", uid };
+        let heard = events.heard.hear(&about, ty.as_str(), reason, &message, now.mono);
+        let uid = about.uid;
+        // The message by which it is told from others alike, and the message shown.
+        let (key, message) = match heard {
+            Heard::Not => {
+                events.dropped += 1;
+                return;
+            }
+            Heard::Alone => (message.clone(), message),
+            Heard::OneOfMany => (String::new(), format!("(combined from similar events): {message}")),
+        };
         let same = (uid, path.to_owned(), ty, reason.to_owned(), key);
         let number = match events.numbers.get(&same) {
             Some(number) => *number,
@@ -190,43 +177,6 @@ impl Events {
         {
             self.numbers.remove(&event.same);
         }
-    }
-
-    /// The message by which it is told from others alike, and the message shown.
-    fn group(&mut self, uid: &str, ty: Type, reason: &str, message: String, now: Time) -> (String, String) {
-        if self.groups.len() >= REMEMBERED {
-            self.groups.retain(|_, g| now.since(g.last) <= ALIKE_WITHIN);
-        }
-        let group = self
-            .groups
-            .entry((uid.to_owned(), ty, reason.to_owned()))
-            .or_insert_with(|| Group { messages: BTreeSet::new(), last: now });
-        if now.since(group.last) > ALIKE_WITHIN {
-            group.messages.clear();
-        }
-        group.last = now;
-        if group.messages.len() + 1 >= ALIKE_MAX && !group.messages.contains(&message) {
-            return (String::new(), format!("(combined from similar events): {message}"));
-        }
-        group.messages.insert(message.clone());
-        (message.clone(), message)
-    }
-
-    fn allow(&mut self, uid: &str, ty: Type, now: Time) -> bool {
-        if self.allowances.len() >= REMEMBERED {
-            self.allowances.retain(|_, a| a.left < BURST);
-        }
-        let a = self.allowances.entry((uid.to_owned(), ty)).or_insert(Allowance { left: BURST, since: now });
-        let earned = now.since(a.since).as_nanos() / REFILL.as_nanos();
-        if earned > 0 {
-            a.left = BURST.min(a.left.saturating_add(u32::try_from(earned).unwrap_or(BURST)));
-            a.since = now;
-        }
-        if a.left == 0 {
-            return false;
-        }
-        a.left -= 1;
-        true
     }
 
     fn pump(cx: &mut Cx<'_>) {
