@@ -19,7 +19,7 @@ const MEMORY_KEPT_KIB: u64 = 100 << 10;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
     /// Processors.
-    pub(crate) cpus: usize,
+    pub(crate) cpus: u32,
     /// Memory.
     pub(crate) memory_kib: u64,
     /// Size of the file system that holds the data directory.
@@ -64,21 +64,12 @@ fn labels(config: &Config) -> Vec<(String, String)> {
     let mut all = vec![
         ("kubernetes.io/hostname".to_owned(), config.name.clone()),
         ("kubernetes.io/os".to_owned(), "linux".to_owned()),
-        ("kubernetes.io/arch".to_owned(), architecture().to_owned()),
+        ("kubernetes.io/arch".to_owned(), host::facts::architecture().to_owned()),
         ("beta.kubernetes.io/os".to_owned(), "linux".to_owned()),
-        ("beta.kubernetes.io/arch".to_owned(), architecture().to_owned()),
+        ("beta.kubernetes.io/arch".to_owned(), host::facts::architecture().to_owned()),
     ];
     all.extend(config.labels.clone());
     all
-}
-
-/// The processor's family in Go's words.
-pub(crate) fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 /// Brings the status up to date; what is already true stays to the letter.

@@ -182,7 +182,7 @@ fn facts(config: &Config, node: &Tree, runtime: &Runtime) -> NodeFacts {
         resolv_conf: read("/etc/resolv.conf"),
         hosts_file: read("/etc/hosts"),
         allocatable: Resources::of(&node["status"]["allocatable"]),
-        memory_bytes: crate::register::memory_bytes(),
+        memory_bytes: crate::register::machine().memory_bytes,
         logs: runtime.pods().logs().to_string_lossy().into_owned(),
         seccomp: config.data.join("seccomp").to_string_lossy().into_owned(),
         api: Some((API_SERVICE.to_string(), 443)),

@@ -5,12 +5,13 @@ use crate::backend::{Node, system};
 use crate::config::Config;
 use crate::driver::clock;
 use crate::lease;
-use crate::node_object::{self, Facts, architecture, pod_networks};
+use crate::node_object::{self, Facts, pod_networks};
+use host::facts::Facts as Machine;
 use objects::Tree;
 use objects::kinds;
 use objects::request::{Body, Options, Request, Verb};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -34,9 +35,10 @@ pub(crate) async fn run(
     registered: watch::Sender<Option<Tree>>,
     mut stopped: watch::Receiver<bool>,
 ) {
+    let machine = machine();
     let mut renewed: Option<Instant> = None;
     loop {
-        let facts = facts(&config, &runtime.borrow_and_update().clone());
+        let facts = facts(&config, &machine, &runtime.borrow_and_update().clone());
         match once(&config, &backend, &facts).await {
             Ok(node) => {
                 backend.work().heard();
@@ -66,10 +68,13 @@ pub(crate) async fn run(
     }
 }
 
-fn facts(config: &Config, runtime: &RuntimeFacts) -> Facts {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
-    let os = read("/etc/os-release");
-    let pretty = os.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux").trim_matches('"');
+/// This machine, read once: it does not change while it runs.
+pub(crate) fn machine() -> Machine {
+    static READ: OnceLock<Machine> = OnceLock::new();
+    READ.get_or_init(Machine::read).clone()
+}
+
+fn facts(config: &Config, machine: &Machine, runtime: &RuntimeFacts) -> Facts {
     let disk = host::facts::disk(&config.data).ok();
     let disk_bytes = disk.map_or(0, |d| d.bytes);
     let disk_free = disk.map_or(u64::MAX, |d| d.bytes_free);
@@ -78,26 +83,26 @@ fn facts(config: &Config, runtime: &RuntimeFacts) -> Facts {
     if disk_free < disk_bytes / 10 {
         pressure.push(("DiskPressure", format!("{} MiB of the disk are free", disk_free >> 20)));
     }
-    if let Some(free) = meminfo("MemAvailable:").filter(|kib| *kib < 100 << 10) {
-        pressure.push(("MemoryPressure", format!("{} MiB of memory are available", free >> 10)));
+    if let Some(free) = host::facts::memory_available().filter(|bytes| *bytes < 100 << 20) {
+        pressure.push(("MemoryPressure", format!("{} MiB of memory are available", free >> 20)));
     }
     Facts {
-        cpus: std::thread::available_parallelism().map_or(1, usize::from),
-        memory_kib: meminfo("MemTotal:").unwrap_or(0),
+        cpus: machine.cpus,
+        memory_kib: machine.memory_bytes >> 10,
         disk_bytes,
         addresses: addresses(),
         runtime: runtime.version.clone(),
         images: runtime.images.clone(),
         info: vec![
-            ("machineID", read("/etc/machine-id")),
-            ("systemUUID", read("/sys/class/dmi/id/product_uuid")),
-            ("bootID", read("/proc/sys/kernel/random/boot_id")),
-            ("kernelVersion", read("/proc/sys/kernel/osrelease")),
-            ("osImage", pretty.to_owned()),
+            ("machineID", machine.machine_id.clone()),
+            ("systemUUID", machine.system_uuid.clone()),
+            ("bootID", machine.boot_id.clone()),
+            ("kernelVersion", machine.kernel.clone()),
+            ("osImage", machine.os_image.clone()),
             ("kubeletVersion", crate::backend::version().git_version),
             ("kubeProxyVersion", String::new()),
             ("operatingSystem", "linux".to_owned()),
-            ("architecture", architecture().to_owned()),
+            ("architecture", machine.architecture.to_owned()),
         ],
         pressure,
     }
@@ -155,16 +160,6 @@ async fn ask(config: &Config, backend: &Node, verb: Verb, sub: &str, body: Body)
         suffix,
     };
     backend.tree(request).await.map_err(|s| (s.code, s.message))
-}
-
-/// All memory of the machine.
-pub(crate) fn memory_bytes() -> u64 {
-    meminfo("MemTotal:").unwrap_or(0) << 10
-}
-
-fn meminfo(line: &str) -> Option<u64> {
-    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
-    info.lines().find_map(|l| l.strip_prefix(line)?.trim().strip_suffix(" kB")?.trim().parse().ok())
 }
 
 /// Beginnings of the names of interfaces that lead to containers and virtual machines of this machine: their

@@ -51,13 +51,9 @@ impl Facts {
         let known = || std::thread::available_parallelism().map_or(0, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
         Facts {
             cpus: online.unwrap_or_else(known),
-            memory_bytes: memory_in(&line("/proc/meminfo")),
+            memory_bytes: memory_in(&line("/proc/meminfo"), "MemTotal:").unwrap_or(0),
             cgroup_version: if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() { 2 } else { 1 },
-            architecture: match std::env::consts::ARCH {
-                "x86_64" => "amd64",
-                "aarch64" => "arm64",
-                other => other,
-            },
+            architecture: architecture(),
             kernel: line("/proc/sys/kernel/osrelease"),
             os_image: os_in(&line("/etc/os-release")),
             system_uuid: if hardware.is_empty() { machine_id.clone() } else { hardware },
@@ -65,6 +61,21 @@ impl Facts {
             boot_id: line("/proc/sys/kernel/random/boot_id"),
         }
     }
+}
+
+/// The processor's family as Kubernetes names it.
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// Memory that programs may still have without swapping, in bytes, as the kernel judges it; `None` if it does not
+/// say.
+pub fn memory_available() -> Option<u64> {
+    memory_in(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
 }
 
 /// Asks a path's file system.
@@ -91,9 +102,9 @@ fn cpus_in(list: &str) -> Option<u32> {
     ranges.sum()
 }
 
-fn memory_in(meminfo: &str) -> u64 {
-    let total = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:"));
-    total.and_then(|t| t.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()).map_or(0, |kib| kib * 1024)
+fn memory_in(meminfo: &str, what: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|l| l.strip_prefix(what))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 fn os_in(release: &str) -> String {
@@ -110,7 +121,9 @@ mod tests {
         assert_eq!(cpus_in("0"), Some(1));
         assert_eq!(cpus_in("0-3,6,8-9"), Some(7));
         assert_eq!(cpus_in(""), None);
-        assert_eq!(memory_in("MemTotal:       24684092 kB\nMemFree: 1 kB"), 24_684_092 * 1024);
+        let info = "MemTotal:       24684092 kB\nMemFree: 1 kB";
+        assert_eq!(memory_in(info, "MemTotal:"), Some(24_684_092 * 1024));
+        assert_eq!((memory_in(info, "MemFree:"), memory_in(info, "MemAvailable:")), (Some(1024), None));
         assert_eq!(
             os_in("ID=debian\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"),
             "Debian GNU/Linux 12 (bookworm)"
@@ -121,6 +134,7 @@ mod tests {
     fn this_machine_is_something() {
         let facts = Facts::read();
         assert!(facts.cpus > 0 && facts.memory_bytes > 1 << 20 && !facts.kernel.is_empty(), "{facts:?}");
+        assert!(memory_available().is_none_or(|free| free <= facts.memory_bytes));
         assert!([1, 2].contains(&facts.cgroup_version) && facts.boot_id.len() == 36, "{facts:?}");
         let disk = disk(Path::new("/")).unwrap();
         assert!(disk.bytes > 0 && disk.bytes_free <= disk.bytes, "{disk:?}");

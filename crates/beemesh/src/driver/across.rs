@@ -2,7 +2,7 @@
 //! to each watcher.
 
 use super::fanout::Watcher;
-use super::seat::{Machine, Seat, World};
+use super::seat::{Machine, Seat, Times, World};
 use super::timers::Timers;
 use super::{Driver, clock, lock};
 use api::port::{Event, Refusal};
@@ -229,11 +229,17 @@ impl Drop for Place {
     }
 }
 
-impl World<Across> for Driver {
+impl Times<()> for Driver {
     fn now(&self) -> Now {
         clock::now()
     }
 
+    fn wake_at(&self, (): (), deadline: Option<Time>) {
+        self.joined.timers.set((), deadline);
+    }
+}
+
+impl World<Across> for Driver {
     fn perform(&self, _: &Arc<Seat<Across>>, effects: &mut Vec<Effect>) {
         for effect in effects.drain(..) {
             match effect {
@@ -275,9 +281,5 @@ impl World<Across> for Driver {
                 Effect::End { id, status } => self.joined.end(id, status),
             }
         }
-    }
-
-    fn wake_at(&self, _: &Arc<Seat<Across>>, deadline: Option<Time>) {
-        self.joined.timers.set((), deadline);
     }
 }

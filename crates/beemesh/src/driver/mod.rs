@@ -21,7 +21,7 @@ use node::bundle::Bundle;
 use node::cell::{Cell, Config, Effect, Found, Input, Opened, Outcome, Reply, ReplyTo, Role};
 use node::genesis::{self, Genesis};
 use objects::request::{Config as Settings, Request};
-use seat::{Machine, Seat, World};
+use seat::{Machine, Seat, Times, World};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
@@ -451,11 +451,17 @@ impl Driver {
     }
 }
 
-impl World<Cell> for Driver {
+impl Times<CellId> for Driver {
     fn now(&self) -> Now {
         clock::now()
     }
 
+    fn wake_at(&self, cell: CellId, deadline: Option<Time>) {
+        self.timers.set(cell, deadline);
+    }
+}
+
+impl World<Cell> for Driver {
     fn perform(&self, seat: &Arc<Seat<Cell>>, effects: &mut Vec<Effect>) {
         let id = seat.id();
         for effect in effects.drain(..) {
@@ -518,10 +524,6 @@ impl World<Cell> for Driver {
                 }
             }
         }
-    }
-
-    fn wake_at(&self, seat: &Arc<Seat<Cell>>, deadline: Option<Time>) {
-        self.timers.set(seat.id(), deadline);
     }
 }
 

@@ -27,15 +27,19 @@ pub(crate) trait Machine: Send + 'static {
     fn check(&self);
 }
 
-/// What a seat needs of the world.
-pub(crate) trait World<M: Machine>: Send + Sync + 'static {
+/// The time, for all machines that are called by an `Id`.
+pub(crate) trait Times<Id>: Send + Sync + 'static {
     /// The present.
     fn now(&self) -> Now;
+    /// The machine's deadline is now this.
+    fn wake_at(&self, id: Id, deadline: Option<Time>);
+}
+
+/// What a seat needs of the world.
+pub(crate) trait World<M: Machine>: Times<M::Id> {
     /// Does what the machine asked for. Called in the order the effects were emitted, on the stepping
     /// thread; must not block. May post to any seat.
     fn perform(&self, seat: &Arc<Seat<M>>, effects: &mut Vec<M::Effect>);
-    /// The machine's deadline has changed.
-    fn wake_at(&self, seat: &Arc<Seat<M>>, deadline: Option<Time>);
 }
 
 /// A machine, its inbox and its world.
@@ -140,7 +144,7 @@ impl<M: Machine> Seat<M> {
             let deadline = stepped.machine.next_deadline();
             if deadline != stepped.deadline {
                 stepped.deadline = deadline;
-                self.world.wake_at(self, deadline);
+                self.world.wake_at(self.id, deadline);
             }
         }
     }
@@ -236,10 +240,13 @@ mod tests {
         depth: AtomicU64,
         deepest: AtomicU64,
     }
-    impl World<Bouncer> for Table {
+    impl Times<()> for Table {
         fn now(&self) -> Now {
             Now::default()
         }
+        fn wake_at(&self, (): (), _: Option<Time>) {}
+    }
+    impl World<Bouncer> for Table {
         fn perform(&self, seat: &Arc<Seat<Bouncer>>, effects: &mut Vec<Said>) {
             let depth = self.depth.fetch_add(1, Ordering::SeqCst) + 1;
             self.deepest.fetch_max(depth, Ordering::SeqCst);
@@ -249,7 +256,6 @@ mod tests {
             }
             self.depth.fetch_sub(1, Ordering::SeqCst);
         }
-        fn wake_at(&self, _: &Arc<Seat<Bouncer>>, _: Option<Time>) {}
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! nothing goes past it.
 
 use super::errands::Errands;
-use super::seat::{Machine, Seat, World};
+use super::seat::{Machine, Seat, Times, World};
 use super::timers::Timers;
 use super::{clock, lock, read, write};
 use crate::node_object;
@@ -388,11 +388,17 @@ impl Leading {
     }
 }
 
-impl World<Controllers> for Work {
+impl Times<Who> for Work {
     fn now(&self) -> Now {
         clock::now()
     }
 
+    fn wake_at(&self, who: Who, deadline: Option<Time>) {
+        self.timers.set(who, deadline);
+    }
+}
+
+impl World<Controllers> for Work {
     fn perform(&self, seat: &Arc<Seat<Controllers>>, effects: &mut Vec<controllers::Effect>) {
         for effect in effects.drain(..) {
             match effect {
@@ -408,17 +414,9 @@ impl World<Controllers> for Work {
             }
         }
     }
-
-    fn wake_at(&self, seat: &Arc<Seat<Controllers>>, deadline: Option<Time>) {
-        self.timers.set(seat.id(), deadline);
-    }
 }
 
 impl World<Leader> for Work {
-    fn now(&self) -> Now {
-        clock::now()
-    }
-
     fn perform(&self, seat: &Arc<Seat<Leader>>, effects: &mut Vec<scheduling::LeaderEffect>) {
         for effect in effects.drain(..) {
             match effect {
@@ -438,17 +436,9 @@ impl World<Leader> for Work {
             }
         }
     }
-
-    fn wake_at(&self, seat: &Arc<Seat<Leader>>, deadline: Option<Time>) {
-        self.timers.set(seat.id(), deadline);
-    }
 }
 
 impl World<Worker> for Work {
-    fn now(&self) -> Now {
-        clock::now()
-    }
-
     fn perform(&self, seat: &Arc<Seat<Worker>>, effects: &mut Vec<scheduling::WorkerEffect>) {
         for effect in effects.drain(..) {
             match effect {
@@ -477,17 +467,9 @@ impl World<Worker> for Work {
             }
         }
     }
-
-    fn wake_at(&self, seat: &Arc<Seat<Worker>>, deadline: Option<Time>) {
-        self.timers.set(seat.id(), deadline);
-    }
 }
 
 impl World<Pods> for Work {
-    fn now(&self) -> Now {
-        clock::now()
-    }
-
     fn perform(&self, seat: &Arc<Seat<Pods>>, effects: &mut Vec<pods::Effect>) {
         for effect in effects.drain(..) {
             match effect {
@@ -511,10 +493,6 @@ impl World<Pods> for Work {
                 }
             }
         }
-    }
-
-    fn wake_at(&self, seat: &Arc<Seat<Pods>>, deadline: Option<Time>) {
-        self.timers.set(seat.id(), deadline);
     }
 }
 
