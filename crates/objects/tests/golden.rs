@@ -79,7 +79,7 @@ const BEHAVIOURS_NOT_YET: &[(usize, &str)] = &[
     (94, "controllers wrote to it: see node's written_by_controllers"),
     (95, "controllers wrote to it: see node's written_by_controllers"),
     (97, "controllers wrote to it: see node's written_by_controllers"),
-    (111, "an annotation of the ttl controller, which is none of ours"),
+    (111, "no ttl controller annotates it, and who never said that it is ready keeps its taint"),
 ];
 
 fn admin() -> User {

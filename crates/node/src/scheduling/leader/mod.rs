@@ -12,14 +12,15 @@
 mod ground;
 mod hosting;
 mod round;
+mod telling;
 mod waiting;
 
 use super::candidate::Candidate;
-use super::errands::{About, Errands, Said};
+use super::errands::{Errands, Said};
 use super::message::{Stands, ToLeader, ToNode};
 use crate::cell::{Change, Objects};
 use crate::errand::{Answered, Errand, ErrandId};
-use base::{CellId, Chance, NodeId, Now, Time, Uid, Wall};
+use base::{CellId, Chance, NodeId, Now, Time, Uid};
 use decide::pod::{items, may_preempt};
 use decide::schedule::{Answer, Beside, Namespaces, Preemption, Tender, unschedulable};
 use ground::Ground;
@@ -29,16 +30,14 @@ use round::{Next, Phase, Round};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use waiting::{Failure, Pods};
+use telling::TELLING_MAX;
+use waiting::Pods;
 
 const POD: &str = "Pod";
 /// At most so many pods are under way at a time.
 const ROUNDS_MAX: usize = 64;
 /// At most so many of them begin in one step.
 const BEGIN_MAX: usize = 8;
-/// At most so many errands that only tell people something are under way; what does not fit is told at the
-/// next attempt.
-const TELLING_MAX: usize = 256;
 /// So many tenders that have ended are remembered, so that bids which come late are released.
 const ENDED_MAX: usize = 256;
 /// What is refused only for what others have reserved is tried again after this, twice as long each time,
@@ -46,8 +45,6 @@ const ENDED_MAX: usize = 256;
 const CONTENDED: (Duration, u32) = (Duration::from_millis(20), 8);
 /// A winner that has let its reservation go is not the pod's fault.
 const LAPSED: Duration = Duration::from_millis(100);
-/// An Event that happens again is written when its count has doubled, or after this.
-const EVENT_AGAIN: Duration = Duration::from_secs(300);
 
 /// What a leader is told.
 #[derive(Clone)]
@@ -535,63 +532,7 @@ impl Leader {
         self.failed(now, &round.pod, "Unschedulable", &message, fx);
     }
 
-    /// An attempt has failed: the pod's status and an Event say why, and it is tried again later.
-    fn failed(&mut self, now: Now, pod: &Arc<str>, reason: &str, message: &str, fx: &mut Vec<Effect>) {
-        self.pods.back_off(now.mono, pod);
-        let Some(waiting) = self.pods.get(pod) else { return };
-        let nominated = waiting.nominated.and_then(|n| self.name_of(n.0)).unwrap_or_default();
-        if let Some(errand) = self.errands.unscheduled(&waiting.tree, (reason, message), nominated, now.wall) {
-            self.tell(Purpose::Condition, errand, fx);
-        }
-        let Some(waiting) = self.pods.get_mut(pod) else { return };
-        if let Some(failure) = waiting.failure.as_mut().filter(|f| f.note == message) {
-            failure.count += 1;
-            let due = failure.count >= 2 * failure.written.0 || now.mono >= failure.written.1 + EVENT_AGAIN;
-            if !due {
-                return;
-            }
-            failure.written = (failure.count, now.mono);
-            let (event, count) = (failure.event.clone(), failure.count);
-            if let Some(errand) = self.errands.event_again(&event, count, now.wall) {
-                self.tell(Purpose::AgainEvent { pod: pod.clone(), event }, errand, fx);
-            }
-            return;
-        }
-        let event = event_name(pod, self.chance.u64());
-        waiting.failure =
-            Some(Failure { event: event.clone(), note: message.to_owned(), count: 1, written: (1, now.mono) });
-        let about = About { name: pod, uid: waiting.uid, revision: waiting.stored.revision.to_string() };
-        let said = Said { warning: true, reason: "FailedScheduling", action: "Scheduling", note: message };
-        if let Some(errand) = self.errands.event(&event, &about, &said, now.wall) {
-            self.tell(Purpose::NewEvent { pod: pod.clone(), event }, errand, fx);
-        }
-    }
-
     // Errands.
-
-    fn tell_event(&mut self, now: Wall, name: &str, uid: Uid, pod: &Stored, said: &Said<'_>, fx: &mut Vec<Effect>) {
-        let event = event_name(name, self.chance.u64());
-        let about = About { name, uid, revision: pod.revision.to_string() };
-        if let Some(errand) = self.errands.event(&event, &about, said, now) {
-            self.tell(Purpose::NewEvent { pod: name.into(), event }, errand, fx);
-        }
-    }
-
-    fn tell(&mut self, purpose: Purpose, errand: Errand, fx: &mut Vec<Effect>) {
-        if self.telling >= TELLING_MAX {
-            if let Purpose::NewEvent { pod, .. } | Purpose::AgainEvent { pod, .. } = purpose
-                && let Some(waiting) = self.pods.get_mut(&pod)
-            {
-                waiting.failure = None;
-            }
-            return;
-        }
-        self.telling += 1;
-        let id = ErrandId(self.next_errand);
-        self.next_errand += 1;
-        self.asked.insert(id, purpose);
-        fx.push(Effect::Errand { id, errand: Box::new(errand) });
-    }
 
     fn on_answered(&mut self, now: Now, id: ErrandId, answer: Answered, fx: &mut Vec<Effect>) {
         let Some(purpose) = self.asked.remove(&id) else { return };
