@@ -17,4 +17,5 @@ mod inside_a_pod;
 mod lives_of_pods;
 mod networks;
 mod power_cuts;
+mod who_runs_where;
 mod with_pods;
