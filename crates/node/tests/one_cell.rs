@@ -319,6 +319,40 @@ fn a_retry_is_answered_as_its_first_attempt_was_whatever_it_was_for() {
 }
 
 #[test]
+fn one_entry_changes_no_more_than_the_log_can_hold() {
+    let mut w = world();
+    let large = |name: &str, finalizers: Value| {
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "finalizers": finalizers},
+            "data": {"k": "x".repeat(900 << 10)}})
+    };
+    // Removed, and only marked.
+    for finalizers in [json!([]), json!(["example.com/held"])] {
+        for i in 0..11 {
+            let r = w.request(Verb::Create, "", Some(large(&format!("m{i}"), finalizers.clone())));
+            assert_eq!(code(&w.done(r)), 201);
+        }
+        let mut all = w.request(Verb::DeleteCollection, "", None);
+        all.name = None;
+        let Outcome::Refused(status) = w.done(all) else { panic!("an entry of {} MiB", 10) };
+        assert_eq!((status.code, status.message.contains("nothing was changed")), (413, true));
+        for i in 0..11 {
+            let r = w.request(Verb::Delete, &format!("m{i}"), None);
+            assert_eq!(code(&w.done(r)), 200);
+        }
+    }
+    // In flight, where nothing is committed of them.
+    let mut w = world();
+    for i in 0..11 {
+        let r = w.request(Verb::Create, "", Some(large(&format!("m{i}"), json!([]))));
+        w.post(r);
+    }
+    let mut all = w.request(Verb::DeleteCollection, "", None);
+    all.name = None;
+    let to = w.post(all);
+    assert!(matches!(&w.answers[&to], Outcome::Refused(s) if s.code == 413));
+}
+
+#[test]
 fn a_quiet_cell_forgets_what_happened_and_says_so_to_whoever_asks_for_it() {
     let mut w = world();
     let then = w.cell.state().revision();

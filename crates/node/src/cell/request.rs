@@ -20,7 +20,8 @@ use std::sync::Arc;
 /// How often a request is decided again because what it was decided on did not come to be.
 const TRIES: u32 = 5;
 
-/// The most that one entry may remove: far below what a segment of the log can hold.
+/// The most that one entry may change, and the most it may make of that: far below what a segment of the log
+/// can hold, which would refuse it for good.
 const ENTRY_BYTES_MAX: usize = 8 << 20;
 
 impl Cell {
@@ -127,16 +128,27 @@ impl Cell {
         }
         // One entry holds all of it, with the last images of what it removes. What it changes is about as long
         // as it was, and what it makes is bounded by the request.
-        let length = |key: &Key| self.state().get(&key_bytes(&key.storage, &key.name)).map_or(0, |r| r.len());
-        let bytes: usize = plan.writes.iter().map(|w| length(&w.key)).sum();
-        if bytes > ENTRY_BYTES_MAX {
+        let length = |key: &Key| match self.flight.get(key) {
+            Some(newest) => newest.map_or(0, |s| s.json.len()),
+            None => self.state().get(&key_bytes(&key.storage, &key.name)).map_or(0, |r| r.len()),
+        };
+        let too_many = |bytes: usize| {
             let why = format!(
                 "this would change {bytes} bytes of objects at once, and {ENTRY_BYTES_MAX} is the most; nothing was changed. Do it in parts, by label or one by one"
             );
-            return self.reply(asked.to, Outcome::Refused(Box::new(Status::too_large(&why))), fx);
+            Outcome::Refused(Box::new(Status::too_large(&why)))
+        };
+        let bytes: usize = plan.writes.iter().map(|w| length(&w.key)).sum();
+        if bytes > ENTRY_BYTES_MAX {
+            return self.reply(asked.to, too_many(bytes), fx);
         }
         let revisions: Vec<Revision> = plan.writes.iter().map(|_| self.member.cell_mut().mint(now.wall)).collect();
         let (records, answer) = plan.finish(&revisions);
+        // Very many small objects may grow by as much again: what marks a deletion is longer than they are.
+        let bytes: usize = records.iter().filter_map(|r| r.object.as_ref()).map(|(_, json)| json.len()).sum();
+        if bytes > ENTRY_BYTES_MAX {
+            return self.reply(asked.to, too_many(bytes), fx);
+        }
         let stamp = RequestStamp { id: asked.request.id, first_sent: asked.request.sent };
         self.commit(now, Some((stamp, Waiting { asked, answer })), records);
     }
