@@ -99,6 +99,7 @@ pub(crate) fn read(head: &Head, target: &Target, patch: Option<PatchType>) -> Re
             .transpose()?,
         propagation_policy: text("propagationPolicy"),
         orphan_dependents: head.param("orphanDependents").map(|_| head.flag("orphanDependents")),
+        beside: None,
     })
 }
 

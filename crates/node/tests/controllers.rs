@@ -156,6 +156,108 @@ fn an_owner_of_another_cell_is_looked_for_there_before_anything_is_deleted() {
     assert_eq!(w.names("ConfigMap"), ["kube-root-ca.crt", "silent", "there"]);
 }
 
+/// A Node that is not there.
+fn not_found(name: &str) -> Box<objects::status::Status> {
+    Box::new(objects::status::Status::not_found(objects::kinds::by_kind("", "v1", "Node").unwrap(), name))
+}
+
+#[test]
+fn a_reference_with_a_wrong_name_says_nothing_of_whom_its_uid_belongs_to() {
+    let mut w = World::new();
+    w.elsewhere = Box::new(|_, errand| match errand.name.as_deref() {
+        Some("there") => Ok(json!({"metadata": {"uid": "uid of there"}})),
+        other => Err(not_found(other.unwrap())),
+    });
+    // The wrong one is looked at first.
+    for (name, owner) in [("wrong", "bogus"), ("right", "there")] {
+        w.create(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "d",
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": owner, "uid": "uid of there"}]}}));
+        w.settle();
+    }
+    assert_eq!(w.names("ConfigMap"), ["kube-root-ca.crt", "right"]);
+}
+
+#[test]
+fn owners_without_number_are_looked_for_a_few_at_a_time() {
+    let mut w = World::new();
+    w.elsewhere = Box::new(|_, errand| match (errand.verb, errand.name.as_deref()) {
+        (Verb::Get, Some(name)) => Err(not_found(name)),
+        _ => Ok(json!({"metadata": {}})),
+    });
+    let owners: Vec<Value> = (0..4200)
+        .map(|i| json!({"apiVersion": "v1", "kind": "Node", "name": format!("n{i}"), "uid": format!("u{i}")}))
+        .collect();
+    w.create(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "swarm", "namespace": "d", "ownerReferences": owners}}));
+    let looks = |w: &World| w.log.iter().filter(|l| l.starts_with("get nodes")).count();
+    w.settle();
+    assert!((1..=16).contains(&looks(&w)), "{}", looks(&w));
+    w.pass(Duration::from_secs(10));
+    assert!((17..500).contains(&looks(&w)), "it is looked on, less and less often: {}", looks(&w));
+    // A handful is found out about, and the object goes.
+    w.create(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "few", "namespace": "d", "ownerReferences": owners[..40]}}));
+    w.pass(Duration::from_secs(1));
+    assert_eq!(w.names("ConfigMap"), ["kube-root-ca.crt", "swarm"]);
+}
+
+#[test]
+fn a_pod_is_not_adopted_by_a_set_that_has_just_gone() {
+    let mut w = World::new();
+    let template = deployment(1)["spec"]["template"].clone();
+    w.create(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "alone", "namespace": "d", "labels": {"app": "web"}}, "spec": template["spec"]}));
+    w.create(json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "web", "namespace": "d"},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "web"}}, "template": template}}));
+    let adopts = |w: &World| w.errands.iter().any(|(_, e)| e.verb == Verb::Patch && e.kind.kind == "Pod");
+    for _ in 0..1000 {
+        w.sync();
+        w.hear();
+        if adopts(&w) {
+            break;
+        }
+        w.carry();
+        w.sync();
+        w.hear();
+        w.answer();
+        w.control(node::controllers::Input::Tick);
+    }
+    assert!(adopts(&w), "{:?}", w.log);
+    w.delete("ReplicaSet", "web", "Background");
+    w.settle();
+    assert_eq!(w.names("ReplicaSet"), [""; 0]);
+    assert_eq!(w.get("Pod", "alone").unwrap()["metadata"]["ownerReferences"], Value::Null);
+}
+
+#[test]
+fn a_set_of_many_pods_leaves_room_for_the_others() {
+    let mut w = World::new();
+    let set = |name: &str, replicas: u64| {
+        let mut template = deployment(1)["spec"]["template"].clone();
+        template["metadata"]["labels"] = json!({"app": name});
+        json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": name, "namespace": "d"},
+            "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template}})
+    };
+    let turn = |w: &mut World| {
+        w.sync();
+        w.hear();
+        w.carry();
+        w.sync();
+        w.hear();
+        w.answer();
+        w.control(node::controllers::Input::Tick);
+    };
+    let pods = |w: &mut World, of: &str| w.names("Pod").iter().filter(|n| n.starts_with(of)).count();
+    w.create(set("a-large", 500));
+    // Of the burst of 128 half is under way, and half waits for room.
+    while pods(&mut w, "a-large") < 127 || w.controllers.flying() < 64 {
+        turn(&mut w);
+    }
+    w.create(set("b-small", 1));
+    while pods(&mut w, "b-small") == 0 {
+        turn(&mut w);
+    }
+    let ahead = pods(&mut w, "a-large");
+    assert!(ahead < 220, "{ahead} pods of the large one were made first");
+}
+
 #[test]
 fn nothing_is_made_twice_when_answers_come_before_commits_or_long_after() {
     let mut w = World::new();

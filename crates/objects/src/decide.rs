@@ -74,6 +74,7 @@ impl Visit<'_> {
                 _ => Err(Box::new(Status::method_not_allowed())),
             };
         }
+        self.beside()?;
         match (sub, req.verb) {
             ("", Verb::Get) => self.get(),
             ("", Verb::List) => Ok(Decision::List(ListPlan::new(self.kind, req.namespace.as_deref(), &req.options)?)),
@@ -101,6 +102,17 @@ impl Visit<'_> {
     fn authorize(&self) -> Outcome<()> {
         // Everybody may ask who they are and what they may do; the bootstrap roles say so too.
         rbac::authorize(&self.req.user, &Attributes::of(self.req), self.view)
+    }
+
+    /// 409 if what the request is to be beside is not there.
+    fn beside(&self) -> Outcome<()> {
+        let Some(living) = &self.req.options.beside else { return Ok(()) };
+        let found = self.view.get(&living.key.storage, &living.key.name);
+        if found.is_some_and(|s| s.meta.uid.to_string() == living.uid && s.meta.deletion.is_none()) {
+            return Ok(());
+        }
+        let why = format!("{} {} with uid {} is not there (any more)", living.key.storage, living.key.name, living.uid);
+        Err(Box::new(Status::conflict_kind(self.kind, self.name(), &why)))
     }
 
     /// The name in the URL.

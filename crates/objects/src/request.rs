@@ -124,6 +124,18 @@ pub struct Options {
     pub propagation_policy: String,
     /// `orphanDependents` of a delete (deprecated, still sent).
     pub orphan_dependents: Option<bool>,
+    /// Another object of the cell, without which nothing is written. No client can say so: a controller that
+    /// adopts does, whose owner may have gone since it looked.
+    pub beside: Option<Living>,
+}
+
+/// An object that is there and is not being deleted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Living {
+    /// Its key.
+    pub key: Key,
+    /// Its uid.
+    pub uid: String,
 }
 
 /// `fieldValidation`.

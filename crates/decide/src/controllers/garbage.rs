@@ -15,6 +15,9 @@ pub const ORPHAN: &str = "orphan";
 /// Finalizer that waits until dependents are gone.
 pub const FOREGROUND: &str = "foregroundDeletion";
 
+/// At most this many owners are looked for by one plan. Objects have one or two.
+const LOOKS_MAX: usize = 16;
+
 /// An object, as far as the collector looks at it.
 #[derive(Clone, Copy)]
 pub struct Item<'a> {
@@ -42,7 +45,7 @@ impl Item<'_> {
     fn without(&self, finalizer: &str) -> Action {
         let target = self.target();
         let patch = json!({"metadata": {"uid": target.uid, "$deleteFromPrimitiveList/finalizers": [finalizer]}});
-        Action::Patch { target, subresource: "", patch }
+        Action::Patch { target, subresource: "", patch, beside: None }
     }
 }
 
@@ -99,7 +102,7 @@ pub fn plan(item: &Item<'_>, of: &dyn Fn(&Owner) -> Presence, dependents: &[Item
         return plan;
     }
     if !unknown.is_empty() {
-        plan.actions.extend(unknown.into_iter().map(|o| Action::Look {
+        plan.actions.extend(unknown.into_iter().take(LOOKS_MAX).map(|o| Action::Look {
             target: Target {
                 api_version: o.api_version.to_string(),
                 kind: o.kind.to_string(),
@@ -116,7 +119,7 @@ pub fn plan(item: &Item<'_>, of: &dyn Fn(&Owner) -> Presence, dependents: &[Item
                 item.meta.owners.iter().map(|o| json!({"uid": *o.uid, "blockOwnerDeletion": false})).collect();
             let target = item.target();
             let patch = json!({"metadata": {"uid": target.uid, "ownerReferences": free}});
-            plan.actions.push(Action::Patch { target, subresource: "", patch });
+            plan.actions.push(Action::Patch { target, subresource: "", patch, beside: None });
         }
         "Foreground"
     } else if has(item.meta, ORPHAN) {
@@ -221,6 +224,7 @@ mod tests {
             (vec!["absent"], vec![], "B"),
             (vec!["absent", "elsewhere"], vec![], "l"),
             (vec!["elsewhere"], vec![], "l"),
+            (vec!["elsewhere"; 5000], vec![], "llllllllllllllll"),
             (vec!["waiting"], vec![], "B"),
             (vec!["waiting"], leaf(), "F"),
             (vec!["waiting"], wants, "pF"),

@@ -97,6 +97,8 @@ pub enum Action {
         subresource: &'static str,
         /// The patch.
         patch: Tree,
+        /// Only while this object of the same cell is there and not being deleted.
+        beside: Option<Target>,
     },
     /// Delete this object, if it still has this uid.
     Delete {
@@ -197,14 +199,15 @@ pub(crate) fn owner_reference(owner: &Tree) -> Tree {
 /// Makes `owner` the controller of an object that has none.
 pub(crate) fn adopt(target: Target, owner: &Tree) -> Action {
     let patch = serde_json::json!({"metadata": {"uid": target.uid, "ownerReferences": [owner_reference(owner)]}});
-    Action::Patch { target, subresource: "", patch }
+    // What is adopted by an owner that is gone would be collected.
+    Action::Patch { target, subresource: "", patch, beside: Some(Target::of(owner)) }
 }
 
 /// Takes the references to these owners from an object.
 pub(crate) fn release<'a>(target: Target, owners: impl IntoIterator<Item = &'a str>) -> Action {
     let gone: Vec<Tree> = owners.into_iter().map(|uid| serde_json::json!({"$patch": "delete", "uid": uid})).collect();
     let patch = serde_json::json!({"metadata": {"uid": target.uid, "ownerReferences": gone}});
-    Action::Patch { target, subresource: "", patch }
+    Action::Patch { target, subresource: "", patch, beside: None }
 }
 
 pub(crate) fn is_terminating(object: &Tree) -> bool {

@@ -69,7 +69,7 @@ fn remove(pod: &Pod, now: Wall, plan: &mut Plan) {
         let patch = json!({"metadata": {"uid": target.uid}, "status": {"phase": "Failed", "conditions": [
             {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
                 "message": "PodGC: node no longer exists", "lastTransitionTime": now.rfc3339()}]}});
-        plan.actions.push(Action::Patch { target, subresource: "status", patch });
+        plan.actions.push(Action::Patch { target, subresource: "status", patch, beside: None });
     }
     plan.actions.push(Action::Delete { target: pod.target(), revision: None, propagation: "", grace: Some(0) });
 }

@@ -32,7 +32,7 @@ pub fn plan(pod: &Tree, taints: &[Tree], now: Wall) -> Plan {
     let patch = json!({"metadata": {"uid": target.uid}, "status": {"conditions": [
         {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
             "message": "Taint manager: deleting due to NoExecute taint", "lastTransitionTime": now.rfc3339()}]}});
-    plan.actions.push(Action::Patch { target: target.clone(), subresource: "status", patch });
+    plan.actions.push(Action::Patch { target: target.clone(), subresource: "status", patch, beside: None });
     plan.delete(target);
     plan.event(pod, "Normal", "TaintManagerEviction", format!("Marking for deletion Pod {namespace}/{name}"));
     plan

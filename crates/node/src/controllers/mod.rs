@@ -21,7 +21,7 @@ mod taints;
 use crate::bundle::Bundle;
 use crate::cell::{Change, Objects, Role};
 use crate::errand::{self, Answered, Errand, ErrandId};
-use base::{CellId, Now, Time};
+use base::{CellId, Now, Revision, Time};
 use index::Index;
 use objects::Tree;
 use objects::request::{Config as Settings, User};
@@ -29,7 +29,7 @@ use queue::{Queue, Work};
 use recorder::Recorder;
 use run::{Run, Wait};
 use services::Gateways;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -184,6 +184,9 @@ struct Sighting {
     absent_since: Option<Time>,
 }
 
+/// An owner in another cell: its storage, name and uid.
+type OwnerKey = (&'static str, Box<str>, Box<str>);
+
 /// How the end of a namespace goes.
 #[derive(Default)]
 struct Ending {
@@ -204,14 +207,16 @@ pub struct Controllers {
     queue: Queue,
     runs: BTreeMap<Work, Run>,
     /// Runs that wait for room among the errands under way.
-    starved: BTreeSet<Work>,
+    starved: VecDeque<Work>,
     /// Which run an errand belongs to.
     flying: BTreeMap<ErrandId, Work>,
     /// Runs that have ended and wait to see what they did.
     waits: BTreeMap<Work, Wait>,
     recorder: Recorder,
-    /// What was found out of owners in other cells, by uid: there or not, and when.
-    looked: BTreeMap<Box<str>, (bool, Time)>,
+    /// What was found out of owners in other cells, by storage, name and uid: there or not, and when.
+    looked: BTreeMap<OwnerKey, (bool, Time)>,
+    /// The change that is being looked at.
+    cause: Option<Revision>,
     /// What was found out of nodes, by name.
     nodes: BTreeMap<Box<str>, Sighting>,
     /// How the end of the namespace goes.
@@ -240,11 +245,12 @@ impl Controllers {
             index: Index::default(),
             queue: Queue::default(),
             runs: BTreeMap::new(),
-            starved: BTreeSet::new(),
+            starved: VecDeque::new(),
             flying: BTreeMap::new(),
             waits: BTreeMap::new(),
             recorder: Recorder::default(),
             looked: BTreeMap::new(),
+            cause: None,
             nodes: BTreeMap::new(),
             ending: Ending::default(),
             gateways: Gateways::default(),
@@ -290,7 +296,7 @@ impl Controllers {
         if self.index.is_complete() {
             for _ in 0..PLANS_PER_STEP {
                 let Some(work) = self.queue.pop() else { break };
-                self.start(work, None, fx);
+                self.start(work, None, Wait::default(), fx);
             }
         }
         self.tell(fx);
@@ -312,6 +318,7 @@ impl Controllers {
         self.queue.check();
         assert!(self.flying.len() <= FLYING_MAX, "more errands are under way than the bound says");
         assert!(self.flying.values().all(|w| self.runs.contains_key(w)), "an errand of no run is under way");
+        assert!(self.starved.iter().all(|w| self.runs.contains_key(w)), "a run that is over waits for room");
         assert!(self.leading || self.waits.is_empty(), "something waits for commits that nobody tells of");
     }
 
@@ -356,8 +363,10 @@ impl Controllers {
         self.objects = Some(objects);
         for c in changes {
             self.index.change(&c.key, c.before.as_ref(), c.after.as_ref());
+            self.cause = Some(c.revision);
             self.look_at(&c.key, c.before.as_ref(), c.after.as_ref());
         }
+        self.cause = None;
         self.look_at_namespace();
     }
 

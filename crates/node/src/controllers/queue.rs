@@ -2,7 +2,7 @@
 //! every failure (client-go's rate-limited work queue).
 
 use super::Controller;
-use base::Time;
+use base::{Revision, Time};
 use objects::request::Key;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -25,12 +25,42 @@ struct Entry {
     queued: bool,
     /// It is being run.
     running: bool,
-    /// It is to be run again once its run has ended.
-    dirty: bool,
+    /// What was seen of it during its run.
+    meanwhile: Meanwhile,
     /// How many runs have failed one after the other.
     failures: u32,
     /// When it is to be run again.
     at: Option<Time>,
+}
+
+/// At most so many changes during one run are told apart.
+const CHANGES_MAX: usize = 1024;
+
+/// Why a key is to be run again once its run has ended.
+#[derive(Default)]
+struct Meanwhile {
+    /// Changes that may be the run's own.
+    changes: BTreeSet<Revision>,
+    /// Something that is not.
+    other: bool,
+}
+
+impl Meanwhile {
+    fn add(&mut self, cause: Option<Revision>) {
+        match cause {
+            Some(revision) if self.changes.len() < CHANGES_MAX => drop(self.changes.insert(revision)),
+            _ => self.other = true,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.other && self.changes.is_empty()
+    }
+
+    /// Whether there is more than the run's own writes.
+    fn is_more_than(&self, own: &BTreeSet<Revision>) -> bool {
+        self.other || !self.changes.is_subset(own)
+    }
 }
 
 /// The queue.
@@ -42,11 +72,11 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Look at this as soon as it can be.
-    pub(super) fn add(&mut self, work: Work) {
+    /// Look at this as soon as it can be, because of a change or of something else.
+    pub(super) fn add(&mut self, work: Work, cause: Option<Revision>) {
         let e = self.entries.entry(work.clone()).or_default();
         if e.running {
-            e.dirty = true;
+            e.meanwhile.add(cause);
         } else if !e.queued {
             e.queued = true;
             self.ready.push_back(work);
@@ -80,24 +110,30 @@ impl Queue {
         self.end(work, None);
     }
 
-    /// A run has failed: it is run again after a pause.
-    pub(super) fn failed(&mut self, work: &Work, now: Time) {
-        self.end(work, Some(now));
+    /// A run has failed: it is run again after a pause, or at once if something changed during it but what it
+    /// wrote itself.
+    pub(super) fn failed(&mut self, work: &Work, now: Time, own: &BTreeSet<Revision>) {
+        self.end(work, Some((now, own)));
     }
 
-    fn end(&mut self, work: &Work, failed: Option<Time>) {
+    fn end(&mut self, work: &Work, failed: Option<(Time, &BTreeSet<Revision>)>) {
         let Some(e) = self.entries.get_mut(work) else { return };
         e.running = false;
+        let meanwhile = std::mem::take(&mut e.meanwhile);
         match failed {
-            Some(now) => {
+            Some((now, own)) => {
                 let pause = PAUSE.0.saturating_mul(1 << e.failures.min(20)).min(PAUSE.1);
-                e.failures += 1;
-                e.dirty = false;
-                self.add_at(work.clone(), now + pause);
+                e.failures = e.failures.saturating_add(1);
+                if meanwhile.is_more_than(own) {
+                    e.queued = true;
+                    self.ready.push_back(work.clone());
+                } else {
+                    self.add_at(work.clone(), now + pause);
+                }
             }
             None => {
                 e.failures = 0;
-                if std::mem::take(&mut e.dirty) {
+                if !meanwhile.is_empty() {
                     e.queued = true;
                     self.ready.push_back(work.clone());
                 } else if e.at.is_none() {
@@ -116,7 +152,7 @@ impl Queue {
             if let Some(e) = self.entries.get_mut(&work) {
                 e.at = None;
             }
-            self.add(work);
+            self.add(work, None);
         }
     }
 
@@ -159,10 +195,10 @@ mod tests {
     #[test]
     fn a_key_is_run_once_at_a_time_and_once_more_if_it_changed_meanwhile() {
         let mut q = Queue::default();
-        q.add(work("a"));
-        q.add(work("a"));
+        q.add(work("a"), None);
+        q.add(work("a"), None);
         assert_eq!((q.pop(), q.pop()), (Some(work("a")), None));
-        q.add(work("a"));
+        q.add(work("a"), None);
         q.check();
         assert_eq!(q.pop(), None);
         q.done(&work("a"));
@@ -170,21 +206,44 @@ mod tests {
     }
 
     #[test]
+    fn a_failed_run_waits_unless_something_but_its_own_writes_happened_meanwhile() {
+        let revision = |n: u64| Revision::from_u64(n).unwrap_or_default();
+        let own = BTreeSet::from([revision(5), revision(7)]);
+        for (causes, waits) in [
+            (vec![], true),
+            (vec![Some(5), Some(7)], true),
+            (vec![Some(5), Some(6)], false),
+            (vec![Some(8)], false),
+            (vec![None], false),
+        ] {
+            let mut q = Queue::default();
+            q.add(work("a"), None);
+            q.pop();
+            for cause in &causes {
+                q.add(work("a"), cause.map(revision));
+            }
+            q.failed(&work("a"), Time::ZERO, &own);
+            q.check();
+            assert_eq!((q.is_ready(), q.next_deadline().is_some()), (!waits, waits), "{causes:?}");
+        }
+    }
+
+    #[test]
     fn pauses_double_from_5_ms_to_1000_s_and_begin_anew_after_a_success() {
         let mut q = Queue::default();
         for n in 0..30u32 {
-            q.add(work("a"));
+            q.add(work("a"), None);
             q.pop();
-            q.failed(&work("a"), Time::ZERO);
+            q.failed(&work("a"), Time::ZERO, &BTreeSet::new());
             let at = q.next_deadline().unwrap_or_default();
             assert_eq!(at.since(Time::ZERO), PAUSE.0.saturating_mul(1 << n.min(20)).min(PAUSE.1));
             q.tick(at);
         }
         q.pop();
         q.done(&work("a"));
-        q.add(work("a"));
+        q.add(work("a"), None);
         q.pop();
-        q.failed(&work("a"), Time::ZERO);
+        q.failed(&work("a"), Time::ZERO, &BTreeSet::new());
         assert_eq!(q.next_deadline(), Some(Time::from_ms(5)));
     }
 }

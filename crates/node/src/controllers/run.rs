@@ -3,17 +3,17 @@
 
 use super::queue::Work;
 use super::recorder::Said;
-use super::{Controllers, Effect, FLYING_MAX, MANAGER};
+use super::{Controller, Controllers, Effect, FLYING_MAX, MANAGER};
 use crate::cell::{Objects, Role};
 use crate::errand::{Answered, Errand, ErrandId};
 use base::{Revision, Wall};
 use decide::controllers::{Act, Action, Plan, Refused, Target};
 use objects::Tree;
 use objects::kinds::{self, Home, Kind};
-use objects::request::{Body, Key, Options, PatchType, Verb};
+use objects::request::{Body, Key, Living, Options, PatchType, Verb};
 use objects::status::{Reason, Status};
 use serde_json::json;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,12 +73,18 @@ pub(super) struct Run {
     written: BTreeMap<String, Tree>,
     wait: Wait,
     again: Option<Wall>,
+    /// It waits in `starved`.
+    starved: bool,
+    /// It has learned something of owners in other cells.
+    looked: bool,
 }
 
 /// What must be seen committed before the key is planned for again.
 #[derive(Default)]
 pub(super) struct Wait {
     revision: Revision,
+    /// The revisions of what was written.
+    own: BTreeSet<Revision>,
     gone: Vec<(Key, String)>,
     failed: bool,
 }
@@ -100,6 +106,7 @@ impl Run {
         self.steps.clear();
         self.fault = Some(Fault::Stale);
         self.wait = Wait::default();
+        self.starved = false;
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -133,15 +140,15 @@ impl Run {
 }
 
 impl Controllers {
-    /// Plans for a key and begins to carry it out.
-    pub(super) fn start(&mut self, work: Work, refused: Option<&Refused>, fx: &mut Vec<Effect>) {
+    /// Plans for a key and begins to carry it out. `wait` is what an earlier plan of the same run did.
+    pub(super) fn start(&mut self, work: Work, refused: Option<&Refused>, wait: Wait, fx: &mut Vec<Effect>) {
         let plan = self.plan(&work, refused);
         if !plan.reasons.is_empty() {
             let object = format!("{} {}", work.key.storage, work.key.name);
             fx.push(Effect::Reasons { controller: work.controller.account(), object, reasons: plan.reasons.clone() });
         }
         let Plan { actions, teller, again, .. } = plan;
-        let run = Run { steps: actions.into(), teller, again, telling: refused.is_some(), ..Run::default() };
+        let run = Run { steps: actions.into(), teller, again, telling: refused.is_some(), wait, ..Run::default() };
         self.runs.insert(work.clone(), run);
         self.advance(work, fx);
     }
@@ -156,8 +163,7 @@ impl Controllers {
                 continue;
             }
             if self.flying.len() >= FLYING_MAX && !run.steps.is_empty() {
-                self.starved.insert(work);
-                return;
+                return self.starve(work);
             }
             let Some(action) = run.next() else { break };
             let Some((errand, own)) = self.errand(&work, &action) else {
@@ -177,6 +183,15 @@ impl Controllers {
         }
     }
 
+    /// Lets a run wait for its turn.
+    fn starve(&mut self, work: Work) {
+        if let Some(run) = self.runs.get_mut(&work)
+            && !std::mem::replace(&mut run.starved, true)
+        {
+            self.starved.push_back(work);
+        }
+    }
+
     fn end(&mut self, work: Work, fx: &mut Vec<Effect>) {
         let Some(run) = self.runs.remove(&work) else { return };
         if !self.leading {
@@ -186,10 +201,13 @@ impl Controllers {
         let mut wait = run.wait;
         match run.fault {
             Some(Fault::Refused(refused)) if !run.telling && work.controller.tells_refusals() => {
-                return self.start(work, Some(&refused), fx);
+                return self.start(work, Some(&refused), wait, fx);
             }
             Some(Fault::Over) => {}
             Some(_) => wait.failed = true,
+            // What was found out leads to another plan; if that is only more to be found out, not at once.
+            None if run.looked && self.is_undecided(&work.key) => wait.failed = true,
+            None if run.looked => self.queue.add(work.clone(), None),
             None => wait.failed = run.telling,
         }
         if let Some(at) = run.again {
@@ -206,7 +224,7 @@ impl Controllers {
         let over: Vec<Work> = self.waits.iter().filter(|(_, w)| w.is_over(objects)).map(|(w, _)| w.clone()).collect();
         for work in over {
             match self.waits.remove(&work) {
-                Some(wait) if wait.failed => self.queue.failed(&work, self.now.mono),
+                Some(wait) if wait.failed => self.queue.failed(&work, self.now.mono, &wait.own),
                 _ => self.queue.done(&work),
             }
         }
@@ -223,11 +241,18 @@ impl Controllers {
             Ok(tree) => self.done(&work, &sent, &tree),
             Err(status) => self.refused(&work, &sent, &status),
         }
-        self.advance(work, fx);
-        // Others may have waited for its place.
+        // Others may have waited for its place, and it has had its turn.
+        if !self.starved.is_empty() && self.runs.get(&work).is_some_and(|r| !r.steps.is_empty()) {
+            self.starve(work);
+        } else {
+            self.advance(work, fx);
+        }
         while self.flying.len() < FLYING_MAX
-            && let Some(work) = self.starved.pop_first()
+            && let Some(work) = self.starved.pop_front()
         {
+            if let Some(run) = self.runs.get_mut(&work) {
+                run.starved = false;
+            }
             self.advance(work, fx);
         }
     }
@@ -240,6 +265,7 @@ impl Controllers {
         let revision = text(&meta["resourceVersion"]).parse().ok().and_then(Revision::from_u64);
         if let Some(revision) = revision.filter(|_| sent.own) {
             run.wait.revision = run.wait.revision.max(revision);
+            run.wait.own.insert(revision);
         }
         if meta["uid"].is_string() {
             run.written.insert(text(&meta["uid"]), tree.clone());
@@ -258,6 +284,7 @@ impl Controllers {
             }
             Action::Look { target } => {
                 let there = target.uid.is_empty() || text(&meta["uid"]) == target.uid;
+                run.looked |= work.controller == Controller::Garbage;
                 self.remember(work, target, there);
             }
             _ => {}
@@ -273,6 +300,9 @@ impl Controllers {
             // It is gone, as it should be.
             Action::Delete { .. } if status.code == 404 => return,
             Action::Look { target } if status.code == 404 => {
+                if let Some(run) = self.runs.get_mut(work) {
+                    run.looked |= work.controller == Controller::Garbage;
+                }
                 self.remember(work, target, false);
                 return;
             }
@@ -322,6 +352,7 @@ impl Controllers {
     /// The request of an action, and whether this cell decides it.
     fn errand(&mut self, work: &Work, action: &Action) -> Option<(Errand, bool)> {
         let text = |t: &Tree| t.as_str().unwrap_or_default().to_owned();
+        let mut options = Options { field_manager: MANAGER.into(), ..Options::default() };
         let (verb, kind, name, subresource, body) = match action {
             Action::Create { tree } | Action::CreateMany { tree, .. } => {
                 (Verb::Create, kind_of(tree)?, None, "", object(tree.clone()))
@@ -346,25 +377,28 @@ impl Controllers {
                 };
                 (Verb::Update, kind_of(&tree)?, Some(name), subresource, object(tree))
             }
-            Action::Patch { target, subresource, patch } => {
+            Action::Patch { target, subresource, patch, beside } => {
+                if let Some(owner) = beside {
+                    options.beside = Some(Living { key: key_of(owner)?, uid: owner.uid.clone() });
+                }
                 let body = Body::Patch { kind: PatchType::Strategic, bytes: patch.to_string().into_bytes().into() };
                 (Verb::Patch, kind_at(target)?, Some(target.name.clone()), *subresource, body)
             }
             Action::Delete { target, revision, propagation, grace } => {
-                let mut options =
+                let mut body =
                     json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": target.uid}});
                 if let Some(revision) = revision {
                     let written = self.runs.get(work).and_then(|r| r.written.get(&target.uid));
                     let written = written.map(|t| t["metadata"]["resourceVersion"].clone());
-                    options["preconditions"]["resourceVersion"] = written.unwrap_or_else(|| json!(revision));
+                    body["preconditions"]["resourceVersion"] = written.unwrap_or_else(|| json!(revision));
                 }
                 if !propagation.is_empty() {
-                    options["propagationPolicy"] = json!(propagation);
+                    body["propagationPolicy"] = json!(propagation);
                 }
                 if let Some(grace) = grace {
-                    options["gracePeriodSeconds"] = json!(grace);
+                    body["gracePeriodSeconds"] = json!(grace);
                 }
-                (Verb::Delete, kind_at(target)?, Some(target.name.clone()), "", object(options))
+                (Verb::Delete, kind_at(target)?, Some(target.name.clone()), "", object(body))
             }
             Action::Look { target } => (Verb::Get, kind_at(target)?, Some(target.name.clone()), "", Body::None),
             Action::Event { .. } => return None,
@@ -380,7 +414,7 @@ impl Controllers {
             namespace,
             name: name.map(Arc::from),
             subresource,
-            options: Options { field_manager: MANAGER.into(), ..Options::default() },
+            options,
             body,
         };
         Some((errand, self.is_own(kind)))

@@ -1,6 +1,5 @@
 //! What is behind services: which of them a change concerns, and what their endpoints are made of.
 
-use super::queue::Work;
 use super::{Controller, Controllers};
 use crate::cell::{Objects, Role};
 use decide::controllers::kubernetes_service::{self, Have};
@@ -86,8 +85,8 @@ impl Controllers {
     pub(super) fn look_at_services_of(&mut self, meta: &Meta) {
         let keys: Vec<Key> = self.index.selecting(SERVICE, meta).cloned().collect();
         for key in keys {
-            self.queue.add(Work { controller: Controller::Endpoints, key: key.clone() });
-            self.queue.add(Work { controller: Controller::EndpointSlices, key });
+            self.add(Controller::Endpoints, key.clone());
+            self.add(Controller::EndpointSlices, key);
         }
     }
 

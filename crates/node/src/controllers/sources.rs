@@ -133,7 +133,7 @@ impl Controllers {
     }
 
     pub(super) fn add(&mut self, controller: Controller, key: Key) {
-        self.queue.add(Work { controller, key });
+        self.queue.add(Work { controller, key }, self.cause);
     }
 
     /// What is looked at as a whole, some time.
@@ -266,7 +266,7 @@ impl Controllers {
             return judge(&Meta::of(kind, &found));
         }
         // The bundle may be behind: that it is not in there says nothing.
-        match self.looked.get(&owner.uid) {
+        match self.looked.get(&(kind.storage, owner.name.clone(), owner.uid.clone())) {
             Some((false, _)) => Presence::Absent,
             Some((true, at)) if self.now.mono.since(*at) < BELIEVED => Presence::Present,
             _ => Presence::Unknown,
@@ -277,12 +277,23 @@ impl Controllers {
     pub(super) fn remember(&mut self, work: &Work, target: &Target, there: bool) {
         if work.controller == Controller::PodGarbage {
             self.remember_node(&target.name, there);
-        } else {
-            if self.looked.len() >= LOOKED_MAX {
-                self.looked.clear();
-            }
-            self.looked.insert(target.uid.as_str().into(), (there, self.now.mono));
+            self.queue.add(work.clone(), None);
+            return;
         }
-        self.queue.add(work.clone());
+        let Some(kind) = kinds::by_api_version(&target.api_version, &target.kind) else { return };
+        // A wrong name with the uid of something that lives is not there, and says nothing of what lives.
+        let key = (kind.storage, target.name.as_str().into(), target.uid.as_str().into());
+        if self.looked.len() >= LOOKED_MAX && !self.looked.contains_key(&key) {
+            let oldest = self.looked.iter().min_by_key(|(_, (_, at))| *at).map(|(k, _)| k.clone());
+            oldest.and_then(|k| self.looked.remove(&k));
+        }
+        self.looked.insert(key, (there, self.now.mono));
+    }
+
+    /// Whether more must be looked for in other cells before it is known what an object needs.
+    pub(super) fn is_undecided(&self, key: &Key) -> bool {
+        let Some(stored) = self.objects.as_ref().and_then(|o| o.get(&key.storage, &key.name)) else { return false };
+        let known: Vec<Presence> = stored.meta.owners.iter().map(|o| self.presence(o)).collect();
+        known.contains(&Presence::Unknown) && !known.contains(&Presence::Present)
     }
 }
