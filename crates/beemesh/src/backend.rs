@@ -17,7 +17,7 @@ use node::cell::{Change, Opened, Outcome, Snapshot};
 use node::errand::{Answered, Errand};
 use node::gateway::across::{self, Start};
 use node::gateway::bound::{Bound, Standing};
-use node::gateway::{Next, Retry, grant, home};
+use node::gateway::{Next, Retry, grant, home, impersonate};
 use objects::decision::Token;
 use objects::kinds::{self, Kind};
 use objects::openapi;
@@ -205,8 +205,10 @@ impl Node {
         let (from, rest) = after.split_once('/').unwrap_or((after, ""));
         let mut items: Vec<Stored> = Vec::new();
         let (mut last, mut left) = (None, 0u64);
-        for (namespace, _) in namespaces.iter(None).filter(|(n, _)| &**n >= from) {
-            let Some(cell) = self.driver.bundle().cell_of(&namespace) else { return Ok(None) };
+        for (namespace, then) in namespaces.iter(None).filter(|(n, _)| &**n >= from) {
+            // Another of the same name is not the one there was.
+            let cell = self.driver.bundle().cell_of(&namespace).filter(|cell| cell.0 == then.meta.uid);
+            let Some(cell) = cell else { return Ok(None) };
             let Some(part) = self.state_at(cell, kind.storage, at).await? else { return Ok(None) };
             let begin = (*namespace == *from && !rest.is_empty()).then_some(rest);
             for (name, stored) in part.iter(begin) {
@@ -441,38 +443,6 @@ fn refusal(outcome: Outcome) -> Refusal {
     }
 }
 
-/// What it takes to act as somebody: `impersonate` on the name, on every group, and on every extra value.
-fn impersonation(wanted: &User) -> Vec<Attributes> {
-    let verb = || "impersonate".to_owned();
-    let plain = |resource: &str, name: &str| Attributes {
-        verb: verb(),
-        resource: resource.into(),
-        name: name.into(),
-        ..Attributes::default()
-    };
-    let mut all = Vec::new();
-    match wanted.name.strip_prefix("system:serviceaccount:").and_then(|n| n.split_once(':')) {
-        Some((namespace, name)) => {
-            all.push(Attributes { namespace: namespace.into(), ..plain("serviceaccounts", name) });
-        }
-        None => all.push(plain("users", &wanted.name)),
-    }
-    // The groups every authenticated user or ServiceAccount has come with the name.
-    all.extend(wanted.groups.iter().filter(|g| *g != api::authenticate::AUTHENTICATED).map(|g| plain("groups", g)));
-    let group = "authentication.k8s.io";
-    if !wanted.uid.is_empty() {
-        all.push(Attributes { group: group.into(), ..plain("uids", &wanted.uid) });
-    }
-    for (key, values) in &wanted.extra {
-        all.extend(values.iter().map(|v| Attributes {
-            group: group.into(),
-            subresource: key.clone(),
-            ..plain("userextras", v)
-        }));
-    }
-    all
-}
-
 /// What is decided on root's configuration alone.
 struct Nothing<'a>(&'a Bundle);
 
@@ -528,8 +498,14 @@ impl Backend for Node {
     fn impersonate<'a>(&'a self, real: &'a User, wanted: &'a User) -> BoxFuture<'a, Result<(), Refusal>> {
         Box::pin(async move {
             let bundle = self.driver.bundle();
-            for a in impersonation(wanted) {
-                rbac::authorize(real, &a, &Nothing(&bundle))?;
+            for a in impersonate::required(wanted) {
+                let Err(refused) = rbac::authorize(real, &a, &Nothing(&bundle)) else { continue };
+                // The roles of a namespace are known in its cell alone.
+                let question = grant::review(real, &a, Arc::new(system())).filter(|_| !a.namespace.is_empty());
+                let Some(question) = question else { return Err(refused) };
+                if !grant::allows(self.errand(&question).await)? {
+                    return Err(refused);
+                }
             }
             Ok(())
         })

@@ -353,6 +353,34 @@ fn one_entry_changes_no_more_than_the_log_can_hold() {
 }
 
 #[test]
+fn who_may_act_as_an_account_of_a_namespace_is_known_in_its_cell() {
+    use node::gateway::{grant, impersonate};
+    let mut w = world();
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "r"},
+        "rules": [{"apiGroups": [""], "resources": ["serviceaccounts"], "resourceNames": ["ci"], "verbs": ["impersonate"]}]});
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "r"},
+        "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "ann"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"}});
+    for tree in [role, binding] {
+        let kind = kinds::by_kind("rbac.authorization.k8s.io", "v1", tree["kind"].as_str().unwrap()).unwrap();
+        let mut r = w.request(Verb::Create, "", Some(tree));
+        r.kind = kind;
+        assert_eq!(code(&w.done(r)), 201);
+    }
+    let admin = w.request(Verb::Get, "x", None).user;
+    for (who, account, want) in [("ann", "ci", true), ("ann", "other", false), ("bob", "ci", false)] {
+        let who = User { name: who.into(), ..User::default() };
+        let wanted = User { name: format!("system:serviceaccount:d:{account}"), ..User::default() };
+        let [asked] = &impersonate::required(&wanted)[..] else { panic!("{wanted:?}") };
+        let question = grant::review(&who, asked, admin.clone()).unwrap();
+        w.next += 1;
+        let id = RequestId(u128::from(w.next) + (u128::from(w.now.wall.0) << 64));
+        let answer = tree(&w.done(question.request(id, w.now.wall, Uid::from_chance(1), 1)));
+        assert_eq!(grant::allows(Ok(answer)).unwrap(), want, "{who:?} {account}");
+    }
+}
+
+#[test]
 fn a_quiet_cell_forgets_what_happened_and_says_so_to_whoever_asks_for_it() {
     let mut w = world();
     let then = w.cell.state().revision();

@@ -11,8 +11,12 @@ use std::sync::Arc;
 /// Asks, in the name of `user` (the node's own), whether the user of `request` may make it now. It is a
 /// SubjectAccessReview, and so decided where the request was: by the cell's own roles and root's.
 pub fn question(request: &Request, user: Arc<User>) -> Option<Errand> {
+    review(&request.user, &Attributes::of(request), user)
+}
+
+/// Asks, in the name of `user` (the node's own), whether `who` may do this.
+pub fn review(who: &User, a: &Attributes, user: Arc<User>) -> Option<Errand> {
     let kind = kinds::by_kind("authorization.k8s.io", "v1", "SubjectAccessReview")?;
-    let a = Attributes::of(request);
     let mut resource = json!({
         "verb": a.verb,
         "namespace": a.namespace,
@@ -24,7 +28,6 @@ pub fn question(request: &Request, user: Arc<User>) -> Option<Errand> {
     if !a.field_selector.is_empty() {
         resource["fieldSelector"] = json!({"rawSelector": a.field_selector});
     }
-    let who = &request.user;
     let spec = json!({"user": who.name, "uid": who.uid, "groups": who.groups, "resourceAttributes": resource});
     let tree = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec});
     Some(Errand {
@@ -44,14 +47,22 @@ pub fn question(request: &Request, user: Arc<User>) -> Option<Errand> {
 /// # Errors
 /// 403 if the user may not have it any more; another refusal if the cell could not tell.
 pub fn verdict(request: &Request, answered: Answered) -> Result<(), Box<Status>> {
+    if allows(answered)? {
+        return Ok(());
+    }
+    let a = Attributes::of(request);
+    Err(Box::new(Status::forbidden(request.kind, &a.name, &a.refusal(&request.user))))
+}
+
+/// Whether a review allows what was asked.
+///
+/// # Errors
+/// A refusal if the cell could not tell.
+pub fn allows(answered: Answered) -> Result<bool, Box<Status>> {
     let review = answered.map_err(|why| match why.code {
         // A refusal of the question is no answer to it.
         401 | 403 => Box::new(Status::internal(&why.message)),
         _ => why,
     })?;
-    if review["status"]["allowed"] == true {
-        return Ok(());
-    }
-    let a = Attributes::of(request);
-    Err(Box::new(Status::forbidden(request.kind, &a.name, &a.refusal(&request.user))))
+    Ok(review["status"]["allowed"] == true)
 }

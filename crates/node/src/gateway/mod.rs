@@ -3,6 +3,7 @@
 
 pub mod bound;
 pub mod grant;
+pub mod impersonate;
 
 pub mod across;
 
