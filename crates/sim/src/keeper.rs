@@ -42,6 +42,26 @@ pub struct Up {
     pub woken_at: u64,
     /// An asked rewrite: how many of the disk's first records go once its answer is durable.
     pub rewrite: Option<(usize, Option<Ticket>)>,
+    /// The term and vote last handed to the disk, and the writes under way that hold a new one.
+    pub voted: (u64, u64),
+    /// See [`Up::voted`].
+    pub votes: Vec<Ticket>,
+}
+
+impl Up {
+    /// A process that has just started.
+    pub fn new(cell: Cell, pairs: BTreeMap<usize, Pair>) -> Up {
+        Up {
+            cell,
+            pairs,
+            writing: VecDeque::new(),
+            syncing: None,
+            woken_at: u64::MAX,
+            rewrite: None,
+            voted: (0, 0),
+            votes: Vec::new(),
+        }
+    }
 }
 
 impl Keeper {
@@ -80,6 +100,7 @@ impl Keeper {
     pub fn end_sync(&mut self) -> Option<Ticket> {
         let up = self.up.as_mut()?;
         let last = up.syncing.take()?;
+        up.votes.retain(|t| *t > last);
         while let Some((_, records)) = up.writing.pop_front_if(|w| w.0 <= last) {
             self.disk.extend(records);
         }

@@ -12,6 +12,9 @@ pub enum Bug {
     /// The disk says that a write is durable as soon as it is handed over: an acknowledgement before
     /// fsync.
     AckBeforeFsync,
+    /// What the disk keeps of a hard state is its term and commit index: for whom a replica has voted is
+    /// gone after a power cut.
+    VoteNotPersisted,
     /// A gateway answers a get from the replica beside it, whether that leads or not: a read without
     /// quorum.
     ReadWithoutQuorum,

@@ -1,5 +1,6 @@
 //! The world of one run: what happens when, and to whom.
 
+mod ambush;
 mod scheduling;
 
 use crate::checks::acknowledged::Acknowledged;
@@ -25,6 +26,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
+use ambush::Ambush;
 use scheduling::{Happening, Scene};
 
 const MS: u64 = 1_000_000;
@@ -58,6 +60,7 @@ pub struct Counts {
     pub snapshots: u64,
     pub rewrites: u64,
     pub cuts: u64,
+    pub ambushes: u64,
     pub steps: u64,
     pub awards: u64,
     pub started: u64,
@@ -66,7 +69,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    fn named(&self) -> [(&'static str, u64); 16] {
+    fn named(&self) -> [(&'static str, u64); 17] {
         [
             ("writes", self.writes),
             ("reads", self.reads),
@@ -79,6 +82,7 @@ impl Counts {
             ("snapshots", self.snapshots),
             ("rewrites", self.rewrites),
             ("cuts", self.cuts),
+            ("ambushed elections", self.ambushes),
             ("steps", self.steps),
             ("awards", self.awards),
             ("pods started", self.started),
@@ -100,6 +104,7 @@ impl Counts {
         self.snapshots += other.snapshots;
         self.rewrites += other.rewrites;
         self.cuts += other.cuts;
+        self.ambushes += other.ambushes;
         self.steps += other.steps;
         self.awards += other.awards;
         self.started += other.started;
@@ -140,6 +145,7 @@ enum Event {
     Answered { client: usize, attempt: u64, heard: Heard },
     Watch,
     Fault,
+    PowerCut { node: usize },
     Restart { node: usize },
     Reconnect,
     Room { node: usize },
@@ -164,6 +170,7 @@ struct Dice {
     network: Chance,
     disk: Chance,
     faults: Chance,
+    elections: Chance,
     clients: Chance,
     starts: Chance,
 }
@@ -178,6 +185,7 @@ struct World {
     /// How long an fsync takes at most on a good day, in milliseconds.
     sync_ms: u64,
     cut: BTreeSet<(usize, usize)>,
+    ambush: Option<Ambush>,
     faults: bool,
     local: VecDeque<Local>,
     bundle: Arc<Bundle>,
@@ -240,6 +248,7 @@ impl World {
                 network: chance.stream("network"),
                 disk: chance.stream("disk"),
                 faults: chance.stream("faults"),
+                elections: chance.stream("elections"),
                 clients: chance.stream("clients"),
                 starts: chance.stream("starts"),
             },
@@ -249,6 +258,7 @@ impl World {
             keepers,
             sync_ms,
             cut: BTreeSet::new(),
+            ambush: None,
             faults: true,
             local: VecDeque::new(),
             bundle: root_bundle(),
@@ -351,6 +361,10 @@ impl World {
                 Ok(())
             }
             Event::Fault => self.fault(),
+            Event::PowerCut { node } => {
+                self.crash(node);
+                Ok(())
+            }
             Event::Restart { node } => self.start(node),
             Event::Reconnect => {
                 self.cut.clear();
@@ -397,7 +411,7 @@ impl World {
         let pairs = others.map(pair).collect();
         let k = &mut self.keepers[node];
         k.boot = boot;
-        k.up = Some(Up { cell, pairs, writing: VecDeque::new(), syncing: None, woken_at: u64::MAX, rewrite: None });
+        k.up = Some(Up::new(cell, pairs));
         self.tell(node, Input::Tick)
     }
 
@@ -412,7 +426,7 @@ impl World {
         if self.watcher.at.is_some_and(|a| a.0 == node) {
             self.watcher.end();
         }
-        let brief = self.dice.faults.below(2) == 0;
+        let brief = self.dice.faults.below(2) == 0 || self.was_ambushed(node);
         let down = if brief { self.dice.faults.range(1, 100) } else { self.dice.faults.range(10, 8_000) };
         self.at(down * MS, Event::Restart { node });
     }
@@ -502,6 +516,7 @@ impl World {
             }
             Effect::Send(m) => {
                 let to = node_of(m.to);
+                self.lie_in_wait(node, to, &m);
                 self.send(node, to, Packet::Raft(m.encode()));
             }
             Effect::Heartbeat(effect) => self.heartbeat(node, effect),
@@ -593,15 +608,32 @@ impl World {
 
     // The disk and the network.
 
-    fn persist(&mut self, node: usize, ticket: Ticket, records: Vec<Record>) -> Checked {
+    fn persist(&mut self, node: usize, ticket: Ticket, mut records: Vec<Record>) -> Checked {
         self.log.logs(node, &records)?;
+        if self.bug == Bug::VoteNotPersisted {
+            for record in &mut records {
+                if let Record::Hard { vote, .. } = record {
+                    *vote = 0;
+                }
+            }
+        }
         let k = &mut self.keepers[node];
         let Some(up) = &mut k.up else { return Ok(()) };
         let ordered = up.writing.back().is_none_or(|w| w.0 < ticket);
         ensure("invariant", ordered, || format!("node {node} hands {ticket:?} to its log out of order"))?;
+        for record in &records {
+            if let Record::Hard { term, vote, .. } = record
+                && up.voted != (*term, *vote)
+            {
+                up.voted = (*term, *vote);
+                up.votes.push(ticket);
+            }
+        }
         up.writing.push_back((ticket, records));
+        // Of entries only: a vote that is lost is a bug of its own.
+        let early = up.votes.is_empty();
         self.sync(node);
-        if self.bug == Bug::AckBeforeFsync {
+        if self.bug == Bug::AckBeforeFsync && early {
             self.local.push_back(Local::Cell(node, Input::Durable(ticket)));
         }
         Ok(())
@@ -622,8 +654,8 @@ impl World {
         let durable = self.keepers[node].end_sync();
         self.sync(node);
         match durable {
-            Some(ticket) if self.bug != Bug::AckBeforeFsync => self.tell(node, Input::Durable(ticket)),
-            _ => Ok(()),
+            Some(ticket) => self.tell(node, Input::Durable(ticket)),
+            None => Ok(()),
         }
     }
 
@@ -812,6 +844,11 @@ impl World {
     }
 
     fn sever(&mut self, left: &[usize], right: &[usize], both: bool) {
+        let long = self.dice.faults.range(100, 8_000) * MS;
+        self.sever_for(left, right, both, long);
+    }
+
+    fn sever_for(&mut self, left: &[usize], right: &[usize], both: bool, long: u64) {
         self.counts.cuts += 1;
         for l in left {
             for r in right {
@@ -821,8 +858,7 @@ impl World {
                 }
             }
         }
-        let long = self.dice.faults.range(100, 8_000);
-        self.at(long * MS, Event::Reconnect);
+        self.at(long, Event::Reconnect);
     }
 
     /// The log wants its oldest segment back.

@@ -24,7 +24,9 @@ fn one_seed_gives_one_history() {
 
 /// Which checkers catch a bug within so many seeds: the first one.
 fn caught(bug: Bug, seeds: u64) -> Option<(&'static str, u64)> {
-    (0..seeds).find_map(|s| run(s, bug).err().map(|v| (v.checker, s)))
+    let found = (0..seeds).find_map(|s| run(s, bug).err().map(|v| (v.checker, s)));
+    println!("{bug:?}: {found:?}");
+    found
 }
 
 #[test]
@@ -32,6 +34,11 @@ fn an_acknowledgement_before_fsync_is_caught() {
     let (checker, _) = caught(Bug::AckBeforeFsync, 20).unwrap();
     // Whichever replica applies something else in the place of what was forgotten, or logs it there.
     assert!(["applied", "log"].contains(&checker), "{checker}");
+}
+
+#[test]
+fn a_vote_not_persisted_is_caught() {
+    assert_eq!(caught(Bug::VoteNotPersisted, 60).unwrap().0, "election");
 }
 
 #[test]
