@@ -16,7 +16,7 @@ help:
 	@echo 'make verify   format, arrows between crates, purity, links, lints, documentation, unit tests; writes nothing'
 	@echo 'make fix      what a tool can mend of that'
 	@echo 'make e2e      the real program with the real kubectl, kills and power cuts; as root'
-	@echo 'make sim      2,000 seeds of the simulator: the same cell code, one to five keepers, every fault it knows'
+	@echo 'make sim      2,000 seeds of the simulator: the code that ships, one to five keepers, five cells, every fault it knows'
 	@echo 'make bench    the release build beside etcd and bare TLS on this machine, as JSON lines; as root'
 	@echo 'make install  the release build, man page, completions and a systemd unit, under PREFIX=$(PREFIX)'
 

@@ -3,7 +3,7 @@
 
 use crate::checks::applied::value_of;
 use crate::checks::register::{Asked, Told};
-use base::{Chance, RequestId, Revision, Uid, Wall};
+use base::{CellId, Chance, RequestId, Revision, Uid, Wall};
 use node::cell::Outcome;
 use objects::decision::Payload;
 use objects::kinds::{self, Kind};
@@ -12,8 +12,8 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The namespace of the cell.
-pub const NAMESPACE: &str = "d";
+/// The namespace most is asked of, and in which pods are.
+pub const NAMESPACE: &str = "default";
 /// How many objects the clients share. Few, so that they meet.
 const NAMES: u64 = 5;
 
@@ -22,6 +22,10 @@ const NAMES: u64 = 5;
 pub struct Operation {
     /// What is sent.
     pub request: Arc<Request>,
+    /// The cell that decides it, and its namespace.
+    pub cell: CellId,
+    /// See [`Operation::cell`].
+    pub namespace: Arc<str>,
     /// The object's name.
     pub name: String,
     /// What it means.
@@ -40,7 +44,7 @@ pub struct Client {
     /// The node it asks.
     pub target: usize,
     /// What it knows of each object.
-    known: BTreeMap<String, Revision>,
+    known: BTreeMap<(Arc<str>, String), Revision>,
 }
 
 /// What became of one attempt.
@@ -54,10 +58,17 @@ pub enum Heard {
 
 impl Client {
     /// Begins something.
-    pub fn begin(&mut self, chance: &mut Chance, number: u64, now: Wall, floor: Revision) {
+    pub fn begin(
+        &mut self,
+        chance: &mut Chance,
+        number: u64,
+        now: Wall,
+        (namespace, cell): (Arc<str>, CellId),
+        floor: Revision,
+    ) {
         let name = format!("k{}", chance.below(NAMES));
         let value = format!("v{number}");
-        let known = self.known.get(&name).copied();
+        let known = self.known.get(&(namespace.clone(), name.clone())).copied();
         let asked = match chance.below(20) {
             0..=3 => Asked::Create(value),
             4..=8 => Asked::Update(value, known),
@@ -66,17 +77,21 @@ impl Client {
             14..=18 => Asked::Get,
             _ => Asked::List,
         };
-        let request = Arc::new(request(chance, now, &name, &asked));
-        self.operation = Some(Operation { request, name, asked, floor });
+        let request = Arc::new(request(chance, now, (&namespace, &name), &asked));
+        self.operation = Some(Operation { request, cell, namespace, name, asked, floor });
     }
 
     /// Takes what it was told.
     pub fn learn(&mut self, operation: &Operation, told: &Told) {
         match told {
             Told::Object(_, at, _) if !matches!(operation.asked, Asked::Delete) => {
-                self.known.insert(operation.name.clone(), *at);
+                self.known.insert((operation.namespace.clone(), operation.name.clone()), *at);
             }
-            Told::Listed(_, items) => self.known = items.iter().cloned().collect(),
+            Told::Listed(_, items) => {
+                self.known.retain(|(namespace, _), _| *namespace != operation.namespace);
+                let all = items.iter().map(|(name, at)| ((operation.namespace.clone(), name.clone()), *at));
+                self.known.extend(all);
+            }
             _ => {}
         }
     }
@@ -86,7 +101,7 @@ fn config_map() -> &'static Kind {
     kinds::by_kind("", "v1", "ConfigMap").unwrap_or_else(|| panic!("ConfigMap is a kind of Kubernetes"))
 }
 
-fn request(chance: &mut Chance, now: Wall, name: &str, asked: &Asked) -> Request {
+fn request(chance: &mut Chance, now: Wall, (namespace, name): (&str, &str), asked: &Asked) -> Request {
     let verb = match asked {
         Asked::Create(_) => Verb::Create,
         Asked::Update(..) => Verb::Update,
@@ -94,7 +109,7 @@ fn request(chance: &mut Chance, now: Wall, name: &str, asked: &Asked) -> Request
         Asked::Get => Verb::Get,
         Asked::List => Verb::List,
     };
-    let mut meta = json!({"name": name, "namespace": NAMESPACE});
+    let mut meta = json!({"name": name, "namespace": namespace});
     if let Asked::Update(_, Some(at)) = asked {
         meta["resourceVersion"] = json!(at.to_string());
     }
@@ -109,7 +124,7 @@ fn request(chance: &mut Chance, now: Wall, name: &str, asked: &Asked) -> Request
         user: Arc::new(User { name: "admin".into(), groups: vec!["system:masters".into()], ..User::default() }),
         verb,
         kind: config_map(),
-        namespace: Some(NAMESPACE.into()),
+        namespace: Some(namespace.into()),
         name: in_url.then(|| name.into()),
         subresource: "".into(),
         options: Options { field_manager: "sim".into(), ..Options::default() },
@@ -121,7 +136,7 @@ fn request(chance: &mut Chance, now: Wall, name: &str, asked: &Asked) -> Request
 
 /// A watch of all ConfigMaps: from a revision on, or from their state.
 pub fn watch(chance: &mut Chance, now: Wall, from: Option<Revision>) -> Request {
-    let mut r = request(chance, now, "", &Asked::List);
+    let mut r = request(chance, now, (NAMESPACE, ""), &Asked::List);
     r.verb = Verb::Watch;
     r.options.resource_version = from.map(|f| f.to_string()).unwrap_or_default();
     r

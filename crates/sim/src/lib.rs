@@ -1,21 +1,23 @@
 //! The simulator: the code that ships, in a world of its own.
 //!
-//! One [`run`] is a cell of one, three or five keepers, each a real [`node::cell::Cell`] joined to the others by
-//! real heartbeat pairs, with a virtual disk that forgets what was not synced when power is cut, a
-//! virtual network that delays, loses, repeats and cuts one way, and clocks that drift and jump. Clients
-//! send it Kubernetes requests, ask again under the same request id when they hear nothing, and watch. Half
-//! of a run is faults; in the other half the world is whole again, and the cell must serve, converge and
-//! have kept its word.
+//! One [`run`] is a mesh of one, three or five keepers. Each keeps a real [`node::cell::Cell`] of root and of
+//! every namespace that root lists, joined to the others by real heartbeat pairs, and all of them write to one real
+//! [`agree::log::Log`] on a virtual disk that forgets what was not synced when power is cut, tears writes, and
+//! rots. The virtual network delays, loses, repeats and cuts one way, and clocks drift and jump. Clients send
+//! Kubernetes requests, ask again under the same request id when they hear nothing, and watch: one namespace,
+//! and all of them over the machine that joins the cells' streams. Half of a run is faults; in the other half the
+//! world is whole again, and the cells must serve, converge and have kept their word.
 //!
 //! A run is a function of the code and its seed: everything is drawn from the seed, by streams of their
 //! own, so that a seed that failed fails again. What is checked lives in [`checks`], one rule a file.
 //!
-//! Read [`world`] first. Bounds: 60 virtual seconds and 1,000 operations a run.
+//! Read [`world`] first. Bounds: 60 virtual seconds, 1,000 operations and 6 cells a run.
 
 #![forbid(unsafe_code)]
 
 pub mod checks;
 pub mod client;
+pub mod disk;
 pub mod host;
 pub mod keeper;
 pub mod ports;

@@ -18,9 +18,30 @@ pub enum Bug {
     /// A gateway answers a get from the replica beside it, whether that leads or not: a read without
     /// quorum.
     ReadWithoutQuorum,
+    /// A leader's promise that nothing is still to come at or below T is acknowledged for the voters and does
+    /// not come to them: over a change of leader closed(T) is forgotten.
+    ClosedForgotten,
     /// One change in twenty is not handed to the watchers.
     EventLost,
     /// A node is told that a pod is bound to it as soon as the binding is asked for: an award before its
     /// commit.
     AwardBeforeCommit,
+}
+
+impl Bug {
+    /// Every bug, and none.
+    pub const ALL: [Bug; 7] = [
+        Bug::None,
+        Bug::AckBeforeFsync,
+        Bug::VoteNotPersisted,
+        Bug::ReadWithoutQuorum,
+        Bug::ClosedForgotten,
+        Bug::EventLost,
+        Bug::AwardBeforeCommit,
+    ];
+
+    /// The bug of that name.
+    pub fn named(name: &str) -> Option<Bug> {
+        Bug::ALL.into_iter().find(|b| format!("{b:?}") == name)
+    }
 }

@@ -1,8 +1,8 @@
-//! Somebody who watches all ConfigMaps for the whole of a run, through every change of leader.
+//! Somebody who watches all ConfigMaps of a namespace for the whole of a run, through every change of leader.
 
 use crate::checks::applied::Applied;
 use crate::checks::{Checked, watch};
-use base::Revision;
+use base::{CellId, Revision};
 use node::cell::{Change, Opened};
 
 /// The watcher.
@@ -10,6 +10,8 @@ use node::cell::{Change, Opened};
 pub struct Watcher {
     /// Everything up to here was seen; `None` before the first state.
     pub seen: Option<Revision>,
+    /// The cell.
+    pub cell: Option<CellId>,
     /// The node whose cell it hears, and that node's boot.
     pub at: Option<(usize, u64)>,
     /// The present attempt to open a watch.

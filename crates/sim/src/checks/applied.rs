@@ -23,9 +23,10 @@ pub struct Changed {
 /// A state in short: the term of its last entry, its revision, how many objects it has, their bytes.
 type Digest = (u64, Revision, usize, u64);
 
-/// What was applied.
-#[derive(Default)]
+/// What was applied in one cell.
 pub struct Applied {
+    /// The resource whose changes are kept.
+    resource: &'static str,
     index: u64,
     /// The revision of that state: other resources move it, too.
     revision: Revision,
@@ -46,6 +47,19 @@ pub fn value_of(json: &[u8]) -> String {
 }
 
 impl Applied {
+    /// Nothing yet; of this resource the changes will be kept.
+    pub fn new(resource: &'static str) -> Applied {
+        Applied {
+            resource,
+            index: 0,
+            revision: Revision::ZERO,
+            digests: BTreeMap::new(),
+            changes: Vec::new(),
+            by_name: BTreeMap::new(),
+            by_value: BTreeMap::new(),
+        }
+    }
+
     /// Looks at a replica after its step.
     ///
     /// # Errors
@@ -72,12 +86,12 @@ impl Applied {
 
     fn extend(&mut self, node: usize, member: &Member) -> Checked {
         let history = member.cell().history();
-        let Ok(news) = history.since(RESOURCE.as_bytes(), self.revision) else {
+        let Ok(news) = history.since(self.resource.as_bytes(), self.revision) else {
             // It came here by a snapshot of a leader that has applied all of it and told nobody else.
             return Err(fails(format!("node {node} is ahead of everybody and does not know how it came there")));
         };
         for a in news {
-            let name = String::from_utf8_lossy(a.key.get(RESOURCE.len() + 1..).unwrap_or_default()).into_owned();
+            let name = String::from_utf8_lossy(a.key.get(self.resource.len() + 1..).unwrap_or_default()).into_owned();
             let value = match &a.after {
                 After::Put(r) => Some(value_of(&r.value)),
                 After::Deleted(_) => None,
@@ -91,6 +105,11 @@ impl Applied {
             self.changes.push(Changed { revision: a.revision, name, value });
         }
         Ok(())
+    }
+
+    /// The changes that came as the n-th and later.
+    pub fn from(&self, n: usize) -> &[Changed] {
+        self.changes.get(n..).unwrap_or_default()
     }
 
     /// The number of the last change.

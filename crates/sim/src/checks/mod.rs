@@ -1,12 +1,14 @@
 //! What must hold, one rule a file.
 //!
-//! Each checker looks at the cell from one side only: what its replicas are ([`election`], [`log`],
-//! [`applied`]), what its clients were told ([`register`], [`acknowledged`]), what its watchers saw ([`watch`]).
+//! Each checker looks at the world from one side only: what the replicas of a cell are ([`election`], [`log`],
+//! [`applied`]), what its clients were told ([`register`], [`acknowledged`]), what those saw who watch it ([`watch`])
+//! or all namespaces ([`frontier`]), and which nodes run what ([`award`]).
 
 pub mod acknowledged;
 pub mod applied;
 pub mod award;
 pub mod election;
+pub mod frontier;
 pub mod log;
 pub mod register;
 pub mod watch;

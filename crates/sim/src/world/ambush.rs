@@ -9,7 +9,7 @@ use super::{Event, MS, SECOND, World};
 use agree::raft::{Body, Message};
 
 /// One in this many elections is ambushed.
-const ONE_IN: u64 = 4;
+const ONE_IN: u64 = 12;
 
 /// An election being ambushed.
 pub(super) struct Ambush {

@@ -1,0 +1,171 @@
+//! Requests on their way through a gateway to the cell, asked again until they are answered or nobody waits for
+//! them any more.
+
+use super::{Happening, MS, NAMESPACE, World};
+use crate::checks::Checked;
+use crate::keeper::EPOCH_MS;
+use base::{RequestId, Uid, Wall};
+use node::cell::{Input, Outcome, ReplyTo};
+use node::errand::{Answered, ErrandId};
+use node::scheduling::LeaderInput;
+use objects::Tree;
+use objects::decision::Payload;
+use objects::kinds;
+use objects::request::{Body, Options, Request, User, Verb};
+use objects::status::Status;
+use std::sync::Arc;
+
+/// Somebody who asks a cell asks again after this.
+const PATIENCE: u64 = 1_500 * MS;
+/// A gateway asks on for so long.
+pub(super) const GATEWAY: u64 = 20 * super::SECOND;
+/// A person has had enough after this.
+const PERSON: u64 = 5 * super::SECOND;
+
+/// A request on its way through a gateway.
+pub(super) struct Ask {
+    request: Arc<Request>,
+    keeper: usize,
+    attempt: u64,
+    until: u64,
+    then: Then,
+}
+
+/// Whose it is.
+#[derive(Clone, Copy)]
+pub(super) enum Then {
+    /// A leader's errand, of this start and term.
+    Leader { keeper: usize, boot: u64, term: u64, id: ErrandId },
+    /// A node's errand, of this start.
+    Worker { host: usize, boot: u64, id: ErrandId },
+    /// Somebody who does not wait for the answer.
+    Nobody,
+    /// A node, which says it anew until it is heard.
+    Node,
+}
+
+impl World {
+    pub(super) fn ask(&mut self, keeper: usize, request: Request, patience: u64, then: Then) {
+        let until = self.now.saturating_add(patience);
+        let Some(s) = &mut self.pods else { return };
+        s.next += 1;
+        let ask = s.next;
+        self.attempts += 1;
+        let attempt = self.attempts;
+        s.asks.insert(ask, Ask { request: Arc::new(request), keeper, attempt, until, then });
+        let delay = s.dice.range(1, 5) * MS / 2;
+        self.scene(delay, Happening::Arrives { ask, attempt });
+        self.scene(PATIENCE, Happening::Again { ask, attempt });
+    }
+
+    pub(super) fn ask_arrives(&mut self, ask: u64, attempt: u64) -> Checked {
+        let Some(ask) = self.pods.as_ref().and_then(|s| s.asks.get(&ask)).filter(|a| a.attempt == attempt) else {
+            return Ok(());
+        };
+        let (keeper, request) = (ask.keeper, ask.request.clone());
+        let Some(cell) = self.cell_of_pods() else { return Ok(()) };
+        self.tell(keeper, cell, Input::Request { to: ReplyTo(attempt), request })
+    }
+
+    /// Nothing was heard, or nothing that says what became of it.
+    pub(super) fn ask_again(&mut self, ask: u64, attempt: u64) {
+        let keepers = self.keepers.len() as u64;
+        let now = self.now;
+        let Some(s) = &mut self.pods else { return };
+        let Some(a) = s.asks.get_mut(&ask).filter(|a| a.attempt == attempt) else { return };
+        if now >= a.until {
+            return self.asked(ask, Err(Box::new(Status::timeout("nobody has answered", 0))));
+        }
+        self.attempts += 1;
+        a.attempt = self.attempts;
+        a.keeper = s.dice.below(keepers) as usize;
+        let attempt = a.attempt;
+        let delay = s.dice.range(5, 100) * MS;
+        self.scene(delay, Happening::Arrives { ask, attempt });
+        self.scene(delay + PATIENCE, Happening::Again { ask, attempt });
+    }
+
+    /// A cell has answered; whether it was an ask of a pod's.
+    pub(in crate::world) fn answered_pods(&mut self, attempt: u64, outcome: &Outcome) -> bool {
+        let lost = self.faults && self.pods.as_mut().is_some_and(|s| s.dice.happens(20_000));
+        let Some(s) = &mut self.pods else { return false };
+        let Some(ask) = s.asks.iter().find(|(_, a)| a.attempt == attempt).map(|(id, _)| *id) else { return false };
+        // The way back may lose it.
+        if lost {
+            return true;
+        }
+        match outcome {
+            Outcome::Done(answer) => {
+                let tree = match &answer.payload {
+                    Payload::Json(b) => serde_json::from_slice(b).unwrap_or_default(),
+                    p => p.tree(),
+                };
+                self.asked(ask, Ok(tree));
+            }
+            Outcome::Refused(status) => self.asked(ask, Err(status.clone())),
+            _ => {
+                let delay = s.dice.range(5, 50) * MS;
+                self.scene(delay, Happening::Again { ask, attempt });
+            }
+        }
+        true
+    }
+
+    pub(super) fn asked(&mut self, ask: u64, answer: Answered) {
+        let Some(ask) = self.pods.as_mut().and_then(|s| s.asks.remove(&ask)) else { return };
+        match ask.then {
+            Then::Leader { keeper, boot, term, id } => {
+                let same = self.pods.as_ref().and_then(|s| s.leaders.get(&keeper)).is_some_and(|l| l.0 == term);
+                if same && self.keepers[keeper].boot == boot {
+                    self.lead(keeper, LeaderInput::Answered { id, answer });
+                }
+            }
+            Then::Worker { host, boot, id } => {
+                self.scene(MS, Happening::Answered { host, boot, id, answer });
+            }
+            Then::Node if answer.is_err_and(|s| !matches!(s.code, 404 | 409 | 422)) => {
+                let keepers = self.keepers.len() as u64;
+                let Some(s) = &mut self.pods else { return };
+                let keeper = s.dice.below(keepers) as usize;
+                let wall = Wall(EPOCH_MS + self.now / MS);
+                let request = Request { id: RequestId(s.dice.u128()), sent: wall, ..Request::clone(&ask.request) };
+                self.ask(keeper, request, GATEWAY, ask.then);
+            }
+            Then::Nobody | Then::Node => {}
+        }
+    }
+
+    pub(super) fn request(&mut self, verb: Verb, name: &str, sub: &str, body: Body) -> Option<Request> {
+        let wall = Wall(EPOCH_MS + self.now / MS);
+        let s = self.pods.as_mut()?;
+        Some(Request {
+            id: RequestId(s.dice.u128()),
+            sent: wall,
+            user: Arc::new(User { name: "admin".into(), groups: vec!["system:masters".into()], ..User::default() }),
+            verb,
+            kind: kinds::by_kind("", "v1", "Pod")?,
+            namespace: Some(NAMESPACE.into()),
+            name: (verb != Verb::Create || !sub.is_empty()).then(|| name.into()),
+            subresource: sub.into(),
+            options: Options { field_manager: "sim".into(), ..Options::default() },
+            body,
+            uid: Uid::from_chance(s.dice.u128()),
+            suffix: s.dice.u64(),
+        })
+    }
+
+    /// Somebody asks for something and does not wait for the answer.
+    pub(super) fn want(&mut self, verb: Verb, name: &str, sub: &str, body: Option<Tree>) {
+        let body = body.map_or(Body::None, |tree| Body::Object { tree, strict: Vec::new() });
+        self.send_want(verb, name, sub, body, Then::Nobody);
+    }
+
+    pub(super) fn send_want(&mut self, verb: Verb, name: &str, sub: &str, body: Body, then: Then) {
+        let keepers = self.keepers.len() as u64;
+        let Some(request) = self.request(verb, name, sub, body) else { return };
+        let Some(any) = self.pods.as_mut().map(|s| s.dice.below(keepers) as usize) else { return };
+        let known = self.cell_of_pods().and_then(|c| self.answers.get(&c).copied());
+        let keeper = known.unwrap_or(any);
+        self.ask(keeper, request, if matches!(then, Then::Node) { GATEWAY } else { PERSON }, then);
+    }
+}

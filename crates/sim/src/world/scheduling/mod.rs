@@ -1,0 +1,244 @@
+//! Pods in the world: the scheduling leaders beside the keepers' cells, nodes that bid and run, and people
+//! who make, bind and remove pods.
+
+mod asks;
+mod leaders;
+mod nodes;
+mod people;
+
+use super::{MS, SECOND, World};
+use crate::checks::award::Award;
+use crate::checks::{Checked, ensure};
+use crate::client::NAMESPACE;
+use crate::host::{self, Act, Host};
+use asks::Ask;
+use base::{CellId, Chance, Uid};
+use decide::schedule::Book;
+use node::errand::{Answered, ErrandId};
+use node::scheduling::message::{ToLeader, ToNode};
+use node::scheduling::{Candidate, Leader, LeaderInput, WorkerInput};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What happens to pods.
+#[derive(Clone)]
+pub(in crate::world) enum Happening {
+    /// Somebody wants something.
+    People,
+    WakeLeader {
+        keeper: usize,
+        boot: u64,
+    },
+    WakeWorker {
+        host: usize,
+        boot: u64,
+    },
+    ToNode {
+        host: usize,
+        message: ToNode,
+    },
+    ToLeader {
+        host: usize,
+        message: ToLeader,
+    },
+    Restart {
+        host: usize,
+    },
+    /// A node hears what became of its errand.
+    Answered {
+        host: usize,
+        boot: u64,
+        id: ErrandId,
+        answer: Answered,
+    },
+    Act {
+        host: usize,
+        boot: u64,
+        uid: Uid,
+        act: Act,
+    },
+    Arrives {
+        ask: u64,
+        attempt: u64,
+    },
+    Again {
+        ask: u64,
+        attempt: u64,
+    },
+    /// A leader reads the Nodes.
+    Nodes {
+        keeper: usize,
+        boot: u64,
+    },
+    /// A node reads its own.
+    Facts {
+        host: usize,
+        boot: u64,
+    },
+    Fault,
+}
+
+/// The pods' part of the world.
+pub(in crate::world) struct Scene {
+    dice: Chance,
+    hosts: Vec<Host>,
+    /// By keeper, while it leads: the term, and the machine.
+    leaders: BTreeMap<usize, (u64, Leader)>,
+    /// When each is woken next, in virtual nanoseconds.
+    woken_at: BTreeMap<usize, u64>,
+    asks: BTreeMap<u64, Ask>,
+    next: u64,
+    /// The last number a leader of this term has told a node, for the bug at that port.
+    told: BTreeMap<(u64, usize), u64>,
+    award: Award,
+    pub(super) started: u64,
+    pub(super) refused: u64,
+    pub(super) crashes: u64,
+}
+
+impl Scene {
+    pub(super) fn new(chance: &Chance) -> Scene {
+        let mut dice = chance.stream("pods");
+        let count = dice.range(1, 5) as usize;
+        let host = |n| Host::new(n, dice.range(2, 5), dice.below(1 << 40), dice.range(960, 1_041));
+        let hosts = (0..count).map(host).collect();
+        Scene {
+            dice,
+            hosts,
+            leaders: BTreeMap::new(),
+            woken_at: BTreeMap::new(),
+            asks: BTreeMap::new(),
+            next: 0,
+            told: BTreeMap::new(),
+            award: Award::default(),
+            started: 0,
+            refused: 0,
+            crashes: 0,
+        }
+    }
+
+    fn candidates(&self) -> Arc<[Candidate]> {
+        self.hosts.iter().filter_map(|h| Candidate::of(&h.tree)).collect()
+    }
+
+    pub(super) fn observe(&mut self, member: &agree::cell::Member) -> Checked {
+        self.award.observe(member)
+    }
+
+    pub(super) fn awards(&self) -> u64 {
+        self.award.awards
+    }
+}
+
+impl World {
+    fn scene(&mut self, delay: u64, happening: Happening) {
+        self.at(delay, super::Event::Pods(happening));
+    }
+
+    /// The cell in which pods are, once root names its namespace.
+    fn cell_of_pods(&self) -> Option<CellId> {
+        self.names.get(NAMESPACE).copied()
+    }
+
+    /// Whether pods are in this cell.
+    pub(super) fn is_of_pods(&self, cell: CellId) -> bool {
+        self.cell_of_pods() == Some(cell)
+    }
+
+    /// Once there is a namespace the nodes start, and people come.
+    pub(super) fn begin_pods(&mut self) -> Checked {
+        if self.cell_of_pods().is_none() {
+            self.at(100 * MS, super::Event::BeginPods);
+            return Ok(());
+        }
+        let count = self.pods.as_ref().map_or(0, |s| s.hosts.len());
+        for host in 0..count {
+            self.start_host(host)?;
+        }
+        self.scene(300 * MS, Happening::People);
+        self.scene(SECOND, Happening::Fault);
+        Ok(())
+    }
+
+    pub(super) fn happen_to_pods(&mut self, happening: Happening) -> Checked {
+        let now = self.now;
+        let Some(s) = &mut self.pods else { return Ok(()) };
+        let boot_of = |keepers: &[crate::keeper::Keeper], k: usize| keepers.get(k).map_or(0, |k| k.boot);
+        match happening {
+            Happening::People => {
+                self.people();
+                Ok(())
+            }
+            Happening::WakeLeader { keeper, boot } if boot_of(&self.keepers, keeper) == boot => {
+                s.woken_at.remove(&keeper);
+                self.lead(keeper, LeaderInput::Tick);
+                Ok(())
+            }
+            Happening::WakeWorker { host, boot } if s.hosts[host].boot == boot => {
+                s.hosts[host].woken_at = u64::MAX;
+                self.work(host, WorkerInput::Tick)
+            }
+            Happening::ToNode { host, message } if s.hosts[host].deaf_until <= now => {
+                self.work(host, WorkerInput::Message(message))
+            }
+            Happening::ToLeader { host, message } => {
+                // Whoever believes to lead is found; there may be more than one.
+                let leads: Vec<usize> = s.leaders.keys().copied().collect();
+                if let Some(keeper) = s.dice.pick(&leads).copied() {
+                    let from = host::id(host);
+                    self.lead(keeper, LeaderInput::Message { from, message });
+                }
+                Ok(())
+            }
+            Happening::Restart { host } => self.start_host(host),
+            Happening::Answered { host, boot, id, answer } if s.hosts[host].boot == boot => {
+                self.work(host, WorkerInput::Answered { id, answer })
+            }
+            Happening::Act { host, boot, uid, act } if s.hosts[host].boot == boot => self.act(host, uid, act),
+            Happening::Arrives { ask, attempt } => self.ask_arrives(ask, attempt),
+            Happening::Again { ask, attempt } => {
+                self.ask_again(ask, attempt);
+                Ok(())
+            }
+            Happening::Nodes { keeper, boot } if boot_of(&self.keepers, keeper) == boot => {
+                let candidates = s.candidates();
+                self.lead(keeper, LeaderInput::Nodes(candidates));
+                Ok(())
+            }
+            Happening::Facts { host, boot } if s.hosts[host].boot == boot => {
+                let facts = s.hosts[host].facts();
+                self.work(host, WorkerInput::Facts(facts))
+            }
+            Happening::Fault => {
+                self.fault_of_pods();
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    // The end.
+
+    pub(super) fn end_pods(&self) -> Checked {
+        let Some(s) = &self.pods else { return Ok(()) };
+        for (host, h) in s.hosts.iter().enumerate() {
+            let name = host::name(host);
+            let Some(worker) = &h.worker else {
+                ensure("liveness", false, || format!("{name} is down at the end"))?;
+                continue;
+            };
+            let open = worker.book().open();
+            ensure("award", open == 0, || {
+                format!("{name} still keeps {open} reservations, where nothing has happened for {:?}", Book::ASK)
+            })?;
+            let want = s.award.bound_to(&name);
+            let runs: BTreeSet<Uid> = h.runs.clone();
+            ensure("award", runs == want, || format!("{name} runs {runs:?}, and {want:?} are bound to it"))?;
+            let counted: BTreeSet<Uid> =
+                worker.book().facts().hosted.keys().filter_map(|uid| uid.parse().ok()).collect();
+            ensure("award", counted == want, || format!("{name} counts {counted:?}, and {want:?} are bound to it"))?;
+        }
+        let nodes: Vec<_> = s.hosts.iter().map(Host::facts).collect();
+        s.award.served(&nodes)
+    }
+}

@@ -1,0 +1,147 @@
+//! People who make, bind, cordon and remove, pods that come to their end, and nodes that fail.
+
+use super::{Happening, MS, NAMESPACE, SECOND, World, host};
+use base::Chance;
+use node::scheduling::WorkerInput;
+use objects::Tree;
+use objects::request::Verb;
+use serde_json::json;
+
+/// People stop here: what waits longest, a back-off or a question, is over before the end.
+const QUIET: u64 = 42 * SECOND;
+/// At most so many pods are there at a time.
+const PODS_MAX: usize = 30;
+
+impl World {
+    pub(super) fn people(&mut self) {
+        if self.now >= QUIET {
+            return;
+        }
+        let now = self.now;
+        let Some(s) = &mut self.pods else { return };
+        let pause = s.dice.range(20, 400) * MS;
+        let pods: Vec<(String, Option<String>)> =
+            s.award.pods().map(|(name, _, node)| (name.to_owned(), node.map(str::to_owned))).collect();
+        let any = s.dice.pick(&pods).map(|p| p.0.clone());
+        let waiting: Vec<&String> = pods.iter().filter(|p| p.1.is_none()).map(|p| &p.0).collect();
+        let waiting = s.dice.pick(&waiting).map(|n| (*n).clone());
+        let host = s.dice.below(s.hosts.len() as u64) as usize;
+        let roll = s.dice.below(20);
+        match (roll, any, waiting) {
+            (0..=9, ..) if pods.len() < PODS_MAX => {
+                let tree = new_pod(&mut s.dice, now, None);
+                self.want(Verb::Create, "", "", Some(tree));
+            }
+            (10, ..) if pods.len() < PODS_MAX => {
+                let tree = new_pod(&mut s.dice, now, Some(host::name(host)));
+                self.want(Verb::Create, "", "", Some(tree));
+            }
+            (11..=14, Some(name), _) => self.want(Verb::Delete, &name, "", None),
+            (15, Some(name), _) => {
+                let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0});
+                self.want(Verb::Delete, &name, "", Some(options));
+            }
+            (16, _, Some(name)) => {
+                let tree = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
+                    "target": {"kind": "Node", "name": host::name(host)}});
+                self.want(Verb::Create, &name, "binding", Some(tree));
+            }
+            (17, ..) => {
+                let h = &mut s.hosts[host];
+                let cordoned = h.tree["spec"]["unschedulable"] == true;
+                h.tree["spec"]["unschedulable"] = json!(!cordoned);
+                let boot = h.boot;
+                let delay = s.dice.range(1, 200) * MS;
+                self.scene(delay, Happening::Facts { host, boot });
+                self.tell_nodes();
+            }
+            (18 | 19, ..) => self.finish(host),
+            _ => {}
+        }
+        self.scene(pause, Happening::People);
+    }
+
+    /// A pod on this node comes to its end by itself.
+    pub(super) fn finish(&mut self, host: usize) {
+        let Some(s) = &mut self.pods else { return };
+        let h = &mut s.hosts[host];
+        if h.worker.is_none() {
+            return;
+        }
+        // What it said last is heard: one thing at a time is said of a pod.
+        let (runs, award) = (&h.runs, &s.award);
+        let ends = |p: &host::Handed| runs.contains(&p.uid) && !p.going && !p.over && award.is_running(p.uid);
+        let found = h.handed.iter_mut().find(|(_, p)| ends(p));
+        let Some((name, handed)) = found else { return };
+        handed.over = true;
+        let (name, uid) = (name.clone(), handed.uid);
+        h.runs.remove(&uid);
+        h.done.insert(uid);
+        // Nothing of it runs: its room is free before its status says so.
+        if self.work(host, WorkerInput::Ended { uid }).is_ok() {
+            self.say(&name, uid, "Succeeded");
+        }
+    }
+
+    pub(super) fn tell_nodes(&mut self) {
+        for keeper in 0..self.keepers.len() {
+            let boot = self.keepers[keeper].boot;
+            let Some(delay) = self.pods.as_mut().map(|s| s.dice.range(1, 100) * MS) else { return };
+            self.scene(delay, Happening::Nodes { keeper, boot });
+        }
+    }
+
+    pub(super) fn fault_of_pods(&mut self) {
+        let (now, faults) = (self.now, self.faults);
+        let Some(s) = &mut self.pods else { return };
+        if !faults {
+            return;
+        }
+        let pause = s.dice.range(100, 4_000) * MS;
+        let host = s.dice.below(s.hosts.len() as u64) as usize;
+        let long = s.dice.range(50, 8_000) * MS;
+        let h = &mut s.hosts[host];
+        match s.dice.below(4) {
+            0 | 1 if h.worker.is_some() => {
+                h.crash();
+                s.crashes += 1;
+                self.scene(long / 2, Happening::Restart { host });
+            }
+            2 => h.deaf_until = now + long,
+            _ => h.mute_until = now + long,
+        }
+        self.scene(pause, Happening::Fault);
+    }
+}
+
+/// A pod somebody wants, on this node if one is given.
+fn new_pod(dice: &mut Chance, now: u64, node: Option<String>) -> Tree {
+    let cpu = ["100m", "500m", "1", "1", "2", "3", "9"][dice.below(7) as usize];
+    let mut container = json!({"name": "c", "image": "i", "resources": {"requests": {"cpu": cpu}}});
+    if dice.below(10) == 0 {
+        container["ports"] = json!([{"containerPort": 80, "hostPort": 80}]);
+    }
+    let mut spec = json!({"containers": [container]});
+    // Who matters more may have others evicted.
+    if dice.below(8) == 0 {
+        spec["priorityClassName"] = json!("system-cluster-critical");
+    }
+    if dice.below(6) == 0 {
+        spec["topologySpreadConstraints"] = json!([{"maxSkew": 2, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {}}]);
+    }
+    if dice.below(6) == 0 {
+        spec["nodeSelector"] = json!({"zone": if dice.below(2) == 0 { "even" } else { "odd" }});
+    }
+    if dice.below(8) == 0 {
+        spec["affinity"] = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+            {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"alone": "yes"}}}]}});
+    }
+    if let Some(node) = node {
+        spec["nodeName"] = json!(node);
+    }
+    let name = format!("p{}-{}", now / MS, dice.below(1_000));
+    json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": NAMESPACE, "labels": {"alone": if dice.below(4) == 0 { "yes" } else { "no" }}},
+        "spec": spec})
+}
