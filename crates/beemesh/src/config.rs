@@ -1,6 +1,7 @@
 //! What the program needs, made of what was typed and what the machine says: checked once, here.
 
 use crate::cli::{Runtime, Up};
+use crate::mesh;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -44,10 +45,8 @@ impl Config {
     /// # Errors
     /// A flag that cannot be meant, named, with what it should look like.
     pub(crate) fn new(up: Up) -> Result<Config> {
-        let name = match up.name {
-            Some(n) => n,
-            None => host_name()?,
-        };
+        let data = data_dir(up.data.as_deref())?;
+        let name = kept_name(up.name, mesh::name(&data)?, &data)?.map_or_else(host_name, Ok)?;
         if let Err(why) = node_name(&name) {
             bail!("the node's name {name:?} cannot be used: {why}; give another with --name");
         }
@@ -81,7 +80,7 @@ impl Config {
             mirrors.push((host.to_owned(), url.trim_end_matches('/').to_owned()));
         }
         Ok(Config {
-            data: data_dir(up.data.as_deref())?,
+            data,
             api: up.api,
             name,
             labels,
@@ -107,6 +106,19 @@ pub(crate) fn data_dir(flag: Option<&Path>) -> Result<PathBuf> {
     let home =
         std::env::var_os("HOME").context("HOME is not set, so there is no default data directory: give --data DIR")?;
     Ok(PathBuf::from(home).join(".local/share/beemesh"))
+}
+
+/// The name that was asked for or that the node has already; `None` if the machine's own is to be taken. A
+/// node has one name for ever: its containers are found again by it, and its cells know it by it.
+fn kept_name(asked: Option<String>, kept: Option<String>, data: &Path) -> Result<Option<String>> {
+    match (asked, kept) {
+        (Some(asked), Some(kept)) if asked != kept => bail!(
+            "{} is the node {kept}'s, and a node keeps its name: leave out --name, or give another --data to found \
+             the node {asked}. Nothing was changed",
+            data.display()
+        ),
+        (asked, kept) => Ok(kept.or(asked)),
+    }
 }
 
 fn host_name() -> Result<String> {
@@ -135,6 +147,18 @@ fn node_name(name: &str) -> Result<(), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_keeps_the_name_it_was_founded_with() {
+        let name = |asked: Option<&str>, kept: Option<&str>| {
+            kept_name(asked.map(Into::into), kept.map(Into::into), Path::new("/d"))
+        };
+        assert_eq!(name(None, None).unwrap(), None);
+        assert_eq!(name(Some("a"), None).unwrap().as_deref(), Some("a"));
+        assert_eq!(name(None, Some("b")).unwrap().as_deref(), Some("b"), "whatever the machine is called now");
+        assert_eq!(name(Some("b"), Some("b")).unwrap().as_deref(), Some("b"));
+        assert!(name(Some("a"), Some("b")).unwrap_err().to_string().contains("node b's"));
+    }
 
     #[test]
     fn a_node_name_is_a_dns_subdomain() {

@@ -8,7 +8,7 @@ use base::CellId;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// Version 1 of `mesh.json`.
+/// Version 2 of `mesh.json`. Version 1 had no name.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stored {
@@ -17,6 +17,17 @@ struct Stored {
     registry: String,
     /// The first commit of root is durable: from then on a log without it has been lost.
     complete: bool,
+    /// The node's name. Its Node object and its pods are found by it, so it stays.
+    #[serde(default)]
+    node: Option<String>,
+}
+
+/// The name that the node of a data directory was founded with; `None` if it has none yet.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn name(data: &Path) -> Result<Option<String>> {
+    Ok(read(data)?.and_then(|stored| stored.node))
 }
 
 /// Reads the founding cells; `None` if none are named yet.
@@ -24,6 +35,12 @@ struct Stored {
 /// # Errors
 /// A file that cannot be read, is damaged, or was written by a newer release.
 pub(crate) fn load(data: &Path) -> Result<Option<(Founding, bool)>> {
+    let Some(stored) = read(data)? else { return Ok(None) };
+    let id = |s: &str| s.parse::<CellId>().with_context(|| format!("{} is damaged", data.join("mesh.json").display()));
+    Ok(Some((Founding { root: id(&stored.root)?, registry: id(&stored.registry)? }, stored.complete)))
+}
+
+fn read(data: &Path) -> Result<Option<Stored>> {
     let path = data.join("mesh.json");
     let bytes = match std::fs::read(&path) {
         Ok(b) => b,
@@ -33,23 +50,23 @@ pub(crate) fn load(data: &Path) -> Result<Option<(Founding, bool)>> {
     let stored: Stored = serde_json::from_slice(&bytes).with_context(|| {
         format!("{} is damaged, or a newer release wrote it: nothing was changed. Restore it from a copy, or start that release", path.display())
     })?;
-    if stored.version != 1 {
+    if !matches!(stored.version, 1 | 2) {
         bail!(
             "{} has version {}, which a newer release of beemesh wrote: start that release",
             path.display(),
             stored.version
         );
     }
-    let id = |s: &str| s.parse::<CellId>().with_context(|| format!("{} is damaged", path.display()));
-    Ok(Some((Founding { root: id(&stored.root)?, registry: id(&stored.registry)? }, stored.complete)))
+    Ok(Some(stored))
 }
 
-/// Names the founding cells, durably; `complete` once root's first commit is durable.
+/// Names the founding cells and the node, durably; `complete` once root's first commit is durable.
 ///
 /// # Errors
 /// The operation that failed; nothing was changed.
-pub(crate) fn store(data: &Path, f: Founding, complete: bool) -> Result<()> {
-    let stored = Stored { version: 1, root: f.root.to_string(), registry: f.registry.to_string(), complete };
+pub(crate) fn store(data: &Path, f: Founding, node: &str, complete: bool) -> Result<()> {
+    let (root, registry, node) = (f.root.to_string(), f.registry.to_string(), Some(node.to_owned()));
+    let stored = Stored { version: 2, root, registry, complete, node };
     files::replace(&data.join("mesh.json"), &serde_json::to_vec_pretty(&stored)?)
 }
 
@@ -65,9 +82,14 @@ mod tests {
         std::fs::create_dir_all(&dir).unwrap();
         assert!(load(&dir).unwrap().is_none());
         let f = Founding { root: CellId(Uid(1)), registry: CellId(Uid(2)) };
-        store(&dir, f, true).unwrap();
+        assert!(name(&dir).unwrap().is_none());
+        store(&dir, f, "node-1", true).unwrap();
+        assert_eq!(name(&dir).unwrap().as_deref(), Some("node-1"));
         let (read, complete) = load(&dir).unwrap().unwrap();
         assert_eq!((read.root, read.registry, complete), (f.root, f.registry, true));
+        let old = format!(r#"{{"version":1,"root":"{}","registry":"{}","complete":true}}"#, f.root, f.registry);
+        std::fs::write(dir.join("mesh.json"), old).unwrap();
+        assert!(load(&dir).unwrap().is_some() && name(&dir).unwrap().is_none());
         std::fs::write(dir.join("mesh.json"), "{").unwrap();
         assert!(load(&dir).unwrap_err().to_string().contains("damaged"));
         std::fs::remove_dir_all(&dir).unwrap();

@@ -10,7 +10,7 @@ use host::facts::Facts as Machine;
 use objects::Tree;
 use objects::kinds;
 use objects::request::{Body, Options, Request, Verb};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -166,22 +166,86 @@ async fn ask(config: &Config, backend: &Node, verb: Verb, sub: &str, body: Body)
 /// addresses are known nowhere else.
 const INWARD: [&str; 7] = ["beemesh", "cni", "docker", "veth", "virbr", "flannel", "cali"];
 
-/// This machine's addresses other machines may reach it at.
+/// An address of this machine, and the interface that has it.
+struct Held {
+    interface: String,
+    address: IpAddr,
+    up: bool,
+    /// It joins interfaces of this machine: containers' and virtual machines', as a rule.
+    bridge: bool,
+}
+
+/// This machine's addresses other machines may reach it at, of each family first the one it goes out by.
 pub(crate) fn addresses() -> Vec<IpAddr> {
     let Ok(all) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
-    let mut found: Vec<IpAddr> = all
-        .filter(|i| !INWARD.iter().any(|name| i.interface_name.starts_with(name)))
-        .filter_map(|i| {
-            let a = i.address?;
-            let v4 = a.as_sockaddr_in().map(|s| IpAddr::V4(s.ip()));
-            v4.or_else(|| a.as_sockaddr_in6().map(|s| IpAddr::V6(s.ip())))
-        })
-        .filter(|a| match a {
-            IpAddr::V4(a) => !a.is_loopback() && *a != Ipv4Addr::UNSPECIFIED && !a.is_link_local(),
-            IpAddr::V6(a) => !a.is_loopback() && !a.is_unicast_link_local(),
-        })
-        .collect();
+    let held = all.filter_map(|i| {
+        let a = i.address?;
+        let v4 = a.as_sockaddr_in().map(|s| IpAddr::V4(s.ip()));
+        let address = v4.or_else(|| a.as_sockaddr_in6().map(|s| IpAddr::V6(s.ip())))?;
+        let bridge = std::path::Path::new("/sys/class/net").join(&i.interface_name).join("bridge").exists();
+        let up = i.flags.contains(nix::net::if_::InterfaceFlags::IFF_UP);
+        Some(Held { interface: i.interface_name, address, up, bridge })
+    });
+    let outward = [(Ipv4Addr::UNSPECIFIED.into(), V4_ELSEWHERE), (Ipv6Addr::UNSPECIFIED.into(), V6_ELSEWHERE)];
+    let outward: Vec<IpAddr> = outward.into_iter().filter_map(|(from, to)| source(from, to).ok()).collect();
+    reachable(&outward, held.collect())
+}
+
+/// Addresses that nobody has (RFC 5737, RFC 3849): the default route leads there.
+const V4_ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const V6_ELSEWHERE: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
+
+/// The address this machine sends from to another one. Nothing is sent.
+fn source(from: IpAddr, to: IpAddr) -> std::io::Result<IpAddr> {
+    let socket = std::net::UdpSocket::bind((from, 0))?;
+    socket.connect((to, 9))?;
+    Ok(socket.local_addr()?.ip())
+}
+
+fn reachable(outward: &[IpAddr], held: Vec<Held>) -> Vec<IpAddr> {
+    let inward = |i: &Held| i.bridge || INWARD.iter().any(|name| i.interface.starts_with(name));
+    let mut found: Vec<IpAddr> = held.into_iter().filter(|i| i.up && !inward(i)).map(|i| i.address).collect();
     found.sort();
-    found.dedup();
-    found
+    // A machine may go out by a bridge.
+    let mut all: Vec<IpAddr> = outward.iter().copied().chain(found).collect();
+    all.retain(|a| match a {
+        IpAddr::V4(a) => !a.is_loopback() && *a != Ipv4Addr::UNSPECIFIED && !a.is_link_local(),
+        IpAddr::V6(a) => !a.is_loopback() && !a.is_unspecified() && !a.is_unicast_link_local(),
+    });
+    let mut seen = std::collections::BTreeSet::new();
+    all.retain(|a| seen.insert(*a));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_address_it_goes_out_by_comes_first_and_bridges_do_not_count() {
+        let held = |interface: &str, address: &str, up, bridge| Held {
+            interface: interface.into(),
+            address: address.parse().unwrap(),
+            up,
+            bridge,
+        };
+        let all = || {
+            vec![
+                held("lo", "127.0.0.1", true, false),
+                held("br-shop", "10.0.0.1", true, true),
+                held("docker0", "10.1.0.1", true, false),
+                held("wlan0", "10.2.0.1", false, false),
+                held("eth1", "10.3.0.1", true, false),
+                held("eth0", "192.168.1.7", true, false),
+                held("eth0", "fe80::1", true, false),
+                held("eth0", "fd00::7", true, false),
+            ]
+        };
+        let ips = |list: &[&str]| -> Vec<IpAddr> { list.iter().map(|a| a.parse().unwrap()).collect() };
+        let outward = ips(&["192.168.1.7", "fd00::7"]);
+        assert_eq!(reachable(&outward, all()), ips(&["192.168.1.7", "fd00::7", "10.3.0.1"]));
+        assert_eq!(reachable(&ips(&["10.0.0.1"]), all())[..2], ips(&["10.0.0.1", "10.3.0.1"]));
+        assert_eq!(reachable(&[], all()), ips(&["10.3.0.1", "192.168.1.7", "fd00::7"]));
+    }
 }

@@ -128,7 +128,7 @@ async fn serve(
     let marks = tokio::spawn(mark(driver.clone(), stopped));
 
     root_leads(&driver).await;
-    mesh::store(&config.data, founding, true)?;
+    mesh::store(&config.data, founding, &config.name, true)?;
     println!("beemesh {} runs node {} of mesh {}", env!("CARGO_PKG_VERSION"), config.name, identity.trust_domain());
     println!("Kubernetes API at {url}");
     println!("Try: kubectl --kubeconfig {} get nodes", kubeconfig.display());
@@ -196,7 +196,7 @@ fn found_or_resume(
         None if recovered.cells.is_empty() => {
             let f =
                 Founding { root: CellId(Uid::from_chance(ids.u128())), registry: CellId(Uid::from_chance(ids.u128())) };
-            mesh::store(data, f, false)?;
+            mesh::store(data, f, &config.name, false)?;
             f
         }
         None => bail!(
