@@ -89,21 +89,33 @@ async fn discovery_is_kube_apiservers_for_every_kind_in_the_table() {
         let got = client.get(path).await;
         assert_eq!(
             got.json().to_string().replace(&served.address.to_string(), ADDRESS).parse::<Tree>().unwrap(),
-            without_foreign(&golden[path]),
+            without_missing(&golden[path]),
             "{path}"
         );
         let got = client.send("GET", path, &[("accept", aggregated)], "").await;
         assert_eq!(got.header("content-type"), "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
-        assert_eq!(got.json(), without_foreign(&golden[format!("{path} aggregated")]), "{path} aggregated");
+        assert_eq!(got.json(), without_missing(&golden[format!("{path} aggregated")]), "{path} aggregated");
         let etag = got.header("etag").to_owned();
         let again = client.send("GET", path, &[("accept", aggregated), ("if-none-match", &etag)], "").await;
         assert_eq!((again.status, again.body.len()), (304, 0));
     }
 }
 
-/// Leaves out groups that come from objects (a CRD of the run that was observed).
-fn without_foreign(t: &Tree) -> Tree {
+/// Leaves out groups that come from objects (a CRD of the run that was observed), and the one subresource
+/// that no node carries out yet: what is not done must not look as if it were.
+fn without_missing(t: &Tree) -> Tree {
+    fn without_resize(t: &mut Tree) {
+        match t {
+            Tree::Array(list) => {
+                list.retain(|r| r["name"] != "pods/resize" && r["subresource"] != "resize");
+                list.iter_mut().for_each(without_resize);
+            }
+            Tree::Object(map) => map.values_mut().for_each(without_resize),
+            _ => {}
+        }
+    }
     let mut t = t.clone();
+    without_resize(&mut t);
     for key in ["groups", "items"] {
         if let Some(list) = t.get_mut(key).and_then(Tree::as_array_mut) {
             list.retain(|g| g["name"] != "gold.test" && g["metadata"]["name"] != "gold.test");

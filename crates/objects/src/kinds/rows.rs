@@ -177,7 +177,6 @@ pub static KINDS: &[Kind] = &[
             sub("log", &["get"]),
             of("portforward", ("", "v1", "PodPortForwardOptions"), STREAM),
             of("proxy", ("", "v1", "PodProxyOptions"), PROXY),
-            sub("resize", RW),
             STATUS,
         ],
         storage: "Pod",

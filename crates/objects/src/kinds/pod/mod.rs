@@ -109,10 +109,6 @@ impl Rules for Pod {
                 tree::set(tree::child(new, "spec"), "ephemeralContainers", containers);
                 tree::count_generation(new, old, "spec");
             }
-            "resize" => {
-                prepare_resize(new, old);
-                tree::count_generation(new, old, "spec");
-            }
             _ => {
                 tree::keep(new, old, "status");
                 tree::count_generation(new, old, "spec");
@@ -141,7 +137,6 @@ impl Rules for Pod {
         whole(new, errs);
         match cx.subresource {
             "ephemeralcontainers" => update::ephemeral(new, old, errs),
-            "resize" => resized(new, old, errs),
             _ => update::validate(new, old, errs),
         }
     }
@@ -225,49 +220,6 @@ fn prepare_status(new: &mut Tree, old: &Tree) {
                 tree::keep(condition, before, "observedGeneration");
             }
         }
-    }
-}
-
-fn prepare_resize(new: &mut Tree, old: &Tree) {
-    let lists = ["containers", "initContainers"];
-    if lists.iter().any(|l| new.at("spec").list(l).len() != old.at("spec").list(l).len()) {
-        return;
-    }
-    let wanted = new.at("spec").clone();
-    tree::keep(new, old, "spec");
-    tree::keep(new, old, "status");
-    keep_metadata(new, old);
-    let spec = tree::child(new, "spec");
-    if wanted.has("resources") {
-        tree::keep(spec, &wanted, "resources");
-    }
-    for list in lists {
-        for (i, container) in tree::items(spec, list).iter_mut().enumerate() {
-            let Some(wanted) = wanted.list(list).get(i) else { continue };
-            if wanted.text("name") == container.text("name") {
-                tree::keep(container, wanted, "resources");
-                tree::keep(container, wanted, "resizePolicy");
-            }
-        }
-    }
-}
-
-/// Checks a resize: nothing but resources changed, and the class of service stays.
-fn resized(new: &Tree, old: &Tree, errs: &mut Vec<FieldError>) {
-    let mut rest = new.at("spec").clone();
-    tree::keep(&mut rest, old.at("spec"), "resources");
-    for list in ["containers", "initContainers"] {
-        for (container, before) in tree::items(&mut rest, list).iter_mut().zip(old.at("spec").list(list)) {
-            tree::keep(container, before, "resources");
-            tree::keep(container, before, "resizePolicy");
-        }
-    }
-    if spec::qos_class(new.at("spec")) != old.at("status").text("qosClass") {
-        let detail = "Pod QOS Class may not change as a result of resizing";
-        errs.push(field::invalid(&SPEC, spec::qos_class(new.at("spec")), detail));
-    }
-    if !tree::same(&rest, old.at("spec")) {
-        errs.push(field::forbidden(&SPEC, "only cpu and memory resources are mutable"));
     }
 }
 
