@@ -9,6 +9,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+/// How a file of a registry begins that is ours to remove.
+const OURS: &str = "# Written by beemesh, which removes it when this registry is not configured any more.\n";
+
 /// Where containerd keeps what.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
@@ -68,18 +71,43 @@ impl Config {
             fs::create_dir_all(dir).map_err(Error::io("make", dir))?;
             fs::set_permissions(dir, fs::Permissions::from_mode(mode)).map_err(Error::io("open", dir))?;
         }
-        for registry in &self.registries {
-            let dir = self.certs().join(&registry.name);
-            fs::create_dir_all(&dir).map_err(Error::io("make", &dir))?;
-            let file = dir.join("hosts.toml");
-            fs::write(&file, registry.hosts_toml()).map_err(Error::io("write", &file))?;
-        }
+        self.write_registries()?;
         let snapshotter = if overlays(&self.root) { "overlayfs" } else { "native" };
         let facts = Facts { version: binaries.version()?, snapshotter, oom_score: may_set_oom_score() };
         let text = self.text(binaries, &facts);
         let file = self.root.join(format!("config-{}.toml", &hex(&Sha256::digest(text.as_bytes()))[..16]));
         fs::write(&file, text).map_err(Error::io("write", &file))?;
         Ok(file)
+    }
+
+    fn write_registries(&self) -> Result<(), Error> {
+        self.forget_registries()?;
+        for registry in &self.registries {
+            let dir = self.certs().join(&registry.name);
+            fs::create_dir_all(&dir).map_err(Error::io("make", &dir))?;
+            let file = dir.join("hosts.toml");
+            fs::write(&file, registry.hosts_toml()).map_err(Error::io("write", &file))?;
+        }
+        Ok(())
+    }
+
+    /// Removes what an earlier start wrote of registries that are not configured any more. What users put
+    /// there does not begin as ours does, and stays.
+    fn forget_registries(&self) -> Result<(), Error> {
+        let certs = self.certs();
+        for entry in fs::read_dir(&certs).map_err(Error::io("read", &certs))?.flatten() {
+            let dir = entry.path();
+            if self.registries.iter().any(|r| entry.file_name() == *r.name) {
+                continue;
+            }
+            let file = dir.join("hosts.toml");
+            if fs::read_to_string(&file).is_ok_and(|text| text.starts_with(OURS)) {
+                fs::remove_file(&file).map_err(Error::io("remove", &file))?;
+                // Certificates that somebody put beside it keep the folder.
+                let _ = fs::remove_dir(&dir);
+            }
+        }
+        Ok(())
     }
 
     fn text(&self, binaries: &Binaries, facts: &Facts) -> String {
@@ -165,7 +193,7 @@ struct Facts {
 
 impl Registry {
     fn hosts_toml(&self) -> String {
-        let mut text = String::new();
+        let mut text = OURS.to_owned();
         if let (false, Some(last)) = (self.or_itself, self.mirrors.last()) {
             let _ = writeln!(text, "server = {}", quoted(last));
         }
@@ -295,8 +323,31 @@ mod tests {
         };
         let hosts = "[host.\"http://127.0.0.1:5000\"]\n  capabilities = [\"pull\", \"resolve\"]\n\
                      [host.\"https://mirror.example\"]\n  capabilities = [\"pull\", \"resolve\"]\n";
-        assert_eq!(registry.hosts_toml(), hosts);
+        assert_eq!(registry.hosts_toml(), format!("{OURS}{hosts}"));
         registry.or_itself = false;
-        assert_eq!(registry.hosts_toml(), format!("server = \"https://mirror.example\"\n{hosts}"));
+        assert_eq!(registry.hosts_toml(), format!("{OURS}server = \"https://mirror.example\"\n{hosts}"));
+    }
+
+    #[test]
+    fn a_mirror_that_is_not_configured_any_more_is_not_asked_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = |name: &str| Registry {
+            name: name.into(),
+            mirrors: vec!["http://127.0.0.1:5000".into()],
+            or_itself: false,
+            insecure: false,
+        };
+        let mut config = Config::of(dir.path());
+        let certs = config.certs();
+        fs::create_dir_all(certs.join("users.example")).unwrap();
+        fs::write(certs.join("users.example/hosts.toml"), "server = \"https://elsewhere\"\n").unwrap();
+        config.registries = vec![registry("docker.io"), registry("kept.example")];
+        config.write_registries().unwrap();
+        config.registries.remove(0);
+        config.write_registries().unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(&certs).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        assert_eq!(left, ["kept.example", "users.example"]);
     }
 }
