@@ -14,6 +14,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
 use core::net::IpAddr;
 use core::time::Duration;
 
@@ -38,6 +39,9 @@ pub struct Sandbox {
     pub annotations: BTreeMap<String, String>,
     /// The pod's cgroup, relative to the root of the hierarchy, without a slash at its end.
     pub cgroup_parent: String,
+    /// What all of the pod together may use: its cgroup's own weight and limits. `oom_score_adj` is a
+    /// process's and means nothing here.
+    pub resources: Resources,
     /// `net.*` and other namespaced sysctls.
     pub sysctls: BTreeMap<String, String>,
     /// Which namespaces are the host's.
@@ -94,8 +98,8 @@ pub struct PortMapping {
     pub host_ip: String,
 }
 
-/// A container.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+/// A container. What its environment holds is not shown by `Debug`.
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Container {
     /// Its name in the pod.
     pub name: String,
@@ -133,6 +137,21 @@ pub struct Container {
     pub resources: Resources,
     /// What it may do.
     pub security: Security,
+}
+
+impl fmt::Debug for Container {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let env: Vec<&str> = self.env.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Container")
+            .field("name", &self.name)
+            .field("attempt", &self.attempt)
+            .field("image", &self.image)
+            .field("env", &env)
+            .field("mounts", &self.mounts)
+            .field("resources", &self.resources)
+            .field("security", &self.security)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A mount into a container.
@@ -269,8 +288,8 @@ pub enum VolumeKind {
     Files(Vec<VolumeFile>),
 }
 
-/// A file of a volume.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// A file of a volume. Most of them are somebody's secret: `Debug` shows how many bytes there are.
+#[derive(Clone, PartialEq, Eq)]
 pub struct VolumeFile {
     /// Relative; may lie in folders, never outside.
     pub path: String,
@@ -282,14 +301,36 @@ pub struct VolumeFile {
     pub owner: Option<u32>,
 }
 
-/// Who may pull.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+impl fmt::Debug for VolumeFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VolumeFile")
+            .field("path", &self.path)
+            .field("bytes", &self.bytes.len())
+            .field("mode", &self.mode)
+            .field("owner", &self.owner)
+            .finish()
+    }
+}
+
+/// Who may pull. `Debug` shows the name, and of what is secret how long it is.
+#[derive(Clone, PartialEq, Eq, Default)]
 #[allow(missing_docs)] // they are the CRI's AuthConfig
 pub struct PullAuth {
     pub username: String,
     pub password: String,
     pub identity_token: String,
     pub registry_token: String,
+}
+
+impl fmt::Debug for PullAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PullAuth")
+            .field("username", &self.username)
+            .field("password", &self.password.len())
+            .field("identity_token", &self.identity_token.len())
+            .field("registry_token", &self.registry_token.len())
+            .finish()
+    }
 }
 
 /// An HTTP request of a probe or a hook.
@@ -341,6 +382,12 @@ pub enum Op {
         /// Permission bits.
         mode: u32,
     },
+    /// Unmounts what of a pod's volumes is memory, once nothing of it will ever run again: what was in it is
+    /// gone. Its directories and logs stay. Done also if there is none. [`Answer::Done`].
+    EmptyMemory {
+        /// Whose.
+        pod: String,
+    },
     /// Removes a pod's directory: volumes, logs, files. Done also if there is none. [`Answer::Done`].
     RemovePod {
         /// Whose.
@@ -379,10 +426,13 @@ pub enum Op {
         /// How long it may take.
         grace: Duration,
     },
-    /// Removes a container that has ended; its log stays. [`Answer::Done`].
+    /// Removes a container that has ended, then its files. [`Answer::Done`].
     RemoveContainer {
         /// The runtime's name for it.
         id: String,
+        /// Files of the host that are its own, if it has any: its log, with which goes what was put aside of
+        /// it, and its last words.
+        files: Vec<String>,
     },
     /// Runs a command in a container. [`Answer::Exit`].
     Exec {
@@ -441,8 +491,9 @@ pub enum Op {
     },
 }
 
-/// What an [`Op`] came to, if it did not fail.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// What an [`Op`] came to, if it did not fail. What commands, servers and files said is their users' own:
+/// `Debug` shows how many bytes it is.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Answer {
     /// Done.
     Done,
@@ -474,6 +525,27 @@ pub enum Answer {
     },
     /// The end of a file.
     Bytes(Vec<u8>),
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Answer::Done => f.write_str("Done"),
+            Answer::NoImage => f.write_str("NoImage"),
+            Answer::Id(id) => f.debug_tuple("Id").field(id).finish(),
+            Answer::Image(image) => f.debug_tuple("Image").field(image).finish(),
+            Answer::Volumes(paths) => f.debug_tuple("Volumes").field(paths).finish(),
+            Answer::Usage(bytes) => f.debug_tuple("Usage").field(bytes).finish(),
+            Answer::Path(path) => f.debug_tuple("Path").field(path).finish(),
+            Answer::Exit { code, output } => {
+                f.debug_struct("Exit").field("code", code).field("output", &output.len()).finish()
+            }
+            Answer::Http { status, body } => {
+                f.debug_struct("Http").field("status", status).field("body", &body.len()).finish()
+            }
+            Answer::Bytes(bytes) => f.debug_tuple("Bytes").field(&bytes.len()).finish(),
+        }
+    }
 }
 
 /// An image that is there.
@@ -603,4 +675,30 @@ pub enum ContainerState {
     /// The runtime does not know.
     #[default]
     Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::format;
+
+    #[test]
+    fn what_is_secret_is_not_shown() {
+        let auth = PullAuth { username: "ann".into(), password: "hush-1".into(), ..PullAuth::default() };
+        let file = VolumeFile { path: "key".into(), bytes: b"hush-2".as_slice().into(), mode: 0o400, owner: None };
+        let volume = Volume { name: "v".into(), kind: VolumeKind::Files(alloc::vec![file]), group: None };
+        let env = alloc::vec![("PASSWORD".into(), "hush-3".into())];
+        let container = Box::new(Container { env, ..Container::default() });
+        for op in [
+            Op::PullImage { image: "i".into(), auth: alloc::vec![auth] },
+            Op::Volumes { pod: "u".into(), volumes: alloc::vec![volume] },
+            Op::CreateContainer { sandbox: "s".into(), of: Box::default(), container },
+        ] {
+            let shown = format!("{op:?}");
+            // Bytes may be shown as numbers, too.
+            assert!(!shown.contains("hush") && !shown.contains("104, 117"), "{shown}");
+        }
+        assert!(format!("{:?}", Answer::Bytes(b"hush".to_vec())).contains("4"));
+        assert!(!format!("{:?}", Answer::Bytes(b"hush".to_vec())).contains("104, 117"));
+    }
 }

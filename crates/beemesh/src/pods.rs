@@ -63,13 +63,23 @@ async fn keep(
     };
     let runtime = runtime(config, network.clone()).await;
     tracing::info!(runtime = %runtime.version(), "pods can run here");
-    let way = Redirect { service: (API_SERVICE, 443).into(), to: api };
-    if let Err(why) = services::redirect(&[way]).await {
-        tracing::warn!("pods cannot reach the API at {API_SERVICE}: {why}");
+    match runtime.lacks().await {
+        Ok(lacks) => lacks.iter().for_each(|why| tracing::warn!("{why}")),
+        Err(why) => tracing::warn!("the container runtime does not say whether it can run pods: {}", why.message),
     }
+    let way = Redirect { service: (API_SERVICE, 443).into(), to: api };
+    if let Some(why) = services::unreachable(&way) {
+        tracing::warn!("{why}");
+    }
+    let mut lying = Lying::default();
+    // A host that nobody but itself reaches still does so by the same way.
+    let can_lie = way.to.ip().is_unspecified() || way.to.is_ipv4();
     work.run_pods(runtime.clone());
     let mut tidied: Option<Instant> = None;
     loop {
+        if can_lie {
+            lying.keep(way).await;
+        }
         if let Some(node) = node.borrow_and_update().as_ref() {
             work.node_is(facts(config, node, &runtime));
         }
@@ -117,6 +127,32 @@ async fn tidy(work: &Work, runtime: &Arc<Runtime>) {
         Ok(Ok(found)) => work.left(found),
         Ok(Err(why)) => tracing::warn!(%why, "what is left of pods could not be listed"),
         Err(why) => tracing::warn!(%why, "what is left of pods was not listed"),
+    }
+}
+
+/// How the way to the API lies.
+#[derive(Default)]
+struct Lying {
+    /// This process has laid it: nothing of an earlier one is left.
+    laid: bool,
+    /// What keeps it from lying, as it was last told.
+    told: Option<String>,
+}
+
+impl Lying {
+    /// Has it lie as it should, whoever took it away. What is wrong is told when it is new.
+    async fn keep(&mut self, way: Redirect) {
+        if self.laid && services::is_in_force(&[way]).await {
+            return;
+        }
+        let now = services::redirect(&[way]).await.err().map(|why| why.to_string());
+        self.laid = now.is_none();
+        if let Some(why) = now.as_ref().filter(|why| self.told.as_ref() != Some(*why)) {
+            tracing::warn!("pods cannot reach the API at {API_SERVICE}: {why}; trying again");
+        } else if self.told.is_some() && now.is_none() {
+            tracing::info!("pods reach the API at {API_SERVICE} again");
+        }
+        self.told = now;
     }
 }
 
@@ -189,6 +225,7 @@ fn facts(config: &Config, node: &Tree, runtime: &Runtime) -> NodeFacts {
         cluster_domain: "cluster.local".into(),
         cluster_dns: Vec::new(),
         cgroup_root: "/beemesh".into(),
+        systemd: runtime.is_systemd(),
         runtime: true,
     }
 }

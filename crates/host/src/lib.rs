@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cgroup;
 pub mod cni;
 pub mod containerd;
 pub mod cri;

@@ -51,6 +51,36 @@ pub async fn redirect(redirects: &[Redirect]) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether exactly what was asked for is still in force: others flush rules, too.
+pub async fn is_in_force(redirects: &[Redirect]) -> bool {
+    for redirect in redirects {
+        let family = if redirect.service.is_ipv4() { "iptables" } else { "ip6tables" };
+        let rule = rule(redirect);
+        let mut checks: Vec<Vec<&str>> = FROM.iter().map(|from| vec![*from, "-j", CHAIN]).collect();
+        checks.push(std::iter::once(CHAIN).chain(rule.split(' ')).collect());
+        for check in checks {
+            let args: Vec<&str> = ["--wait", "-t", "nat", "-C"].into_iter().chain(check).collect();
+            if run(family, &args, "").await.is_err() {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// Why pods cannot reach the API where it listens, and what to do; nothing if they can.
+pub fn unreachable(redirect: &Redirect) -> Option<String> {
+    let Redirect { service, to } = redirect;
+    let remedy = "give --api an address of this machine, or all of them (0.0.0.0)";
+    if to.ip().is_loopback() {
+        // A packet from a pod that is sent on to a loopback address is dropped by the kernel.
+        return Some(format!("the API listens on {to}, which only this machine itself reaches, pods do not: {remedy}"));
+    }
+    (service.is_ipv4() != to.is_ipv4() && !to.ip().is_unspecified()).then(|| {
+        format!("the API listens on {to} and the service's address {service} is of the other family: {remedy}")
+    })
+}
+
 /// Takes everything away again.
 pub async fn forget() {
     for family in ["iptables", "ip6tables"] {
@@ -70,17 +100,21 @@ async fn is_there(family: &str) -> bool {
 /// Naming a chain empties it; all of it takes effect at once.
 fn rules(redirects: &[&Redirect]) -> String {
     let mut rules = format!("*nat\n:{CHAIN} - [0:0]\n");
-    for Redirect { service, to } in redirects {
-        let (ip, port) = (service.ip(), service.port());
-        let bits = if ip.is_ipv4() { 32 } else { 128 };
-        let _ = write!(rules, "-A {CHAIN} -d {ip}/{bits} -p tcp -m tcp --dport {port} -j ");
-        let _ = match to.ip().is_unspecified() {
-            true => writeln!(rules, "REDIRECT --to-ports {}", to.port()),
-            false => writeln!(rules, "DNAT --to-destination {to}"),
-        };
+    for redirect in redirects {
+        let _ = writeln!(rules, "-A {CHAIN} {}", rule(redirect));
     }
     rules.push_str("COMMIT\n");
     rules
+}
+
+fn rule(Redirect { service, to }: &Redirect) -> String {
+    let (ip, port) = (service.ip(), service.port());
+    let bits = if ip.is_ipv4() { 32 } else { 128 };
+    let sent = match to.ip().is_unspecified() {
+        true => format!("REDIRECT --to-ports {}", to.port()),
+        false => format!("DNAT --to-destination {to}"),
+    };
+    format!("-d {ip}/{bits} -p tcp -m tcp --dport {port} -j {sent}")
 }
 
 /// A machine without a default route does not send anything to a service's address, and so nothing comes
@@ -114,6 +148,26 @@ async fn run(program: &str, args: &[&str], input: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_api_that_pods_cannot_reach_is_told() {
+        let at = |to: &str| {
+            let way = Redirect { service: "10.43.0.1:443".parse().unwrap(), to: to.parse().unwrap() };
+            unreachable(&way)
+        };
+        for (to, why) in [
+            ("192.168.1.7:6443", None),
+            ("0.0.0.0:6443", None),
+            ("[::]:6443", None),
+            ("127.0.0.1:6443", Some("only this machine itself")),
+            ("[::1]:6443", Some("only this machine itself")),
+            ("[fd00::1]:6443", Some("of the other family")),
+        ] {
+            let told = at(to);
+            assert_eq!(told.is_some(), why.is_some(), "{to}");
+            assert!(told.unwrap_or_default().contains(why.unwrap_or_default()), "{to}");
+        }
+    }
 
     #[test]
     fn the_chain_is_replaced_as_a_whole() {

@@ -454,7 +454,8 @@ impl World<Worker> for Work {
                     }
                 }
                 scheduling::WorkerEffect::Admitted { assignment, refused } => {
-                    tracing::trace!(?assignment, ?refused, "admitted");
+                    let names: Vec<&str> = assignment.pods.iter().map(|(name, _)| &**name).collect();
+                    tracing::trace!(cell = %assignment.cell, whole = assignment.whole, ?names, ?refused, "admitted");
                     if let Some(pods) = self.pods.get() {
                         let refused = refused.into_iter().map(|r| pods::Refusal {
                             uid: r.uid.to_string(),

@@ -4,6 +4,7 @@ use super::message::OWNER;
 use super::{Client, LOOK};
 use base::runtime::{Failure, Why};
 use k8s_cri::v1;
+use serde_json::Value;
 use std::collections::HashMap;
 
 impl Client {
@@ -51,5 +52,40 @@ fn there<A>(answer: Result<A, Failure>) -> Result<Option<A>, Failure> {
         Ok(a) => Ok(Some(a)),
         Err(failure) if failure.why == Why::NotFound => Ok(None),
         Err(failure) => Err(failure),
+    }
+}
+
+/// Whether what containerd says of its configuration has its default runtime leave control groups to systemd.
+pub(super) fn has_systemd_cgroups(config: &str) -> bool {
+    let config: Value = serde_json::from_str(config).unwrap_or_default();
+    let containerd = &config["containerd"];
+    let name = containerd["defaultRuntimeName"].as_str().unwrap_or("runc");
+    containerd["runtimes"][name]["options"]["SystemdCgroup"] == true || config["systemdCgroup"] == true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containerd_says_who_makes_control_groups() {
+        for (config, is) in [
+            (
+                r#"{"containerd":{"defaultRuntimeName":"runc","runtimes":{"runc":{"options":{"SystemdCgroup":true}}}}}"#,
+                true,
+            ),
+            (
+                r#"{"containerd":{"defaultRuntimeName":"runc","runtimes":{"runc":{"options":{"SystemdCgroup":false}}}}}"#,
+                false,
+            ),
+            (
+                r#"{"containerd":{"defaultRuntimeName":"kata","runtimes":{"runc":{"options":{"SystemdCgroup":true}}}}}"#,
+                false,
+            ),
+            (r#"{"systemdCgroup":true}"#, true),
+            ("crio", false),
+        ] {
+            assert_eq!(has_systemd_cgroups(config), is, "{config}");
+        }
     }
 }

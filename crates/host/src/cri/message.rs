@@ -112,7 +112,7 @@ pub(super) fn container(of: &Sandbox, c: &Container, owner: &str) -> v1::Contain
         stdin_once: c.stdin_once,
         tty: c.tty,
         linux: Some(v1::LinuxContainerConfig {
-            resources: Some(resources(&c.resources)),
+            resources: Some(resources(&c.resources, crate::cgroup::is_v2())),
             security_context: Some(security(of, &c.security)),
         }),
         ..Default::default()
@@ -199,8 +199,12 @@ fn apparmor(profile: &str) -> Option<v1::SecurityProfile> {
     Some(v1::SecurityProfile { profile_type: kind as i32, localhost_ref: name.into() })
 }
 
-fn resources(r: &Resources) -> v1::LinuxContainerResources {
+/// On one hierarchy of control groups, when memory runs out, all of a container is killed and not one of
+/// its processes, as the kubelet has it.
+fn resources(r: &Resources, is_v2: bool) -> v1::LinuxContainerResources {
+    let unified = is_v2.then(|| ("memory.oom.group".to_owned(), "1".to_owned()));
     v1::LinuxContainerResources {
+        unified: unified.into_iter().collect(),
         cpu_shares: i64::try_from(r.cpu_shares).unwrap_or(i64::MAX),
         cpu_quota: r.cpu_quota_us,
         cpu_period: r.cpu_period_us,
@@ -297,6 +301,13 @@ mod tests {
         assert_eq!(asked(own, false, PidNamespace::Container), is(Pod, Pod, Own, Own));
         assert_eq!(asked(own, true, PidNamespace::Pod), is(Pod, Pod, Pod, Pod));
         assert_eq!(asked(hosts, false, PidNamespace::Host), is(Node, Node, Node, Node));
+    }
+
+    #[test]
+    fn a_container_is_killed_as_a_whole_where_the_kernel_can() {
+        let whole: HashMap<_, _> = [("memory.oom.group".to_owned(), "1".to_owned())].into();
+        assert_eq!(resources(&Resources::default(), true).unified, whole);
+        assert!(resources(&Resources::default(), false).unified.is_empty());
     }
 
     #[test]

@@ -149,6 +149,21 @@ impl Client {
         self.call(LOOK, v1::StatusRequest { verbose: true }, |r| async { self.runtime().status(r).await }).await
     }
 
+    /// Whether the runtime has systemd make control groups, and is to be given slices. Runtimes that do not
+    /// know the question (containerd before 2) say it in their status, or not at all.
+    pub(crate) async fn is_systemd(&self) -> Result<bool, Failure> {
+        let asked = v1::RuntimeConfigRequest {};
+        match self.call(LOOK, asked, |r| async { self.runtime().runtime_config(r).await }).await {
+            Ok(v1::RuntimeConfigResponse { linux: Some(linux) }) => {
+                return Ok(linux.cgroup_driver() == v1::CgroupDriver::Systemd);
+            }
+            Err(failure) if failure.why == Why::NoRuntime => return Err(failure),
+            _ => {}
+        }
+        let status = self.status().await?;
+        Ok(status.info.get("config").is_some_and(|config| look::has_systemd_cgroups(config)))
+    }
+
     /// [`Op::FindImage`](base::runtime::Op::FindImage).
     pub(crate) async fn find_image(&self, image: &str) -> Result<Answer, Failure> {
         let spec = v1::ImageSpec { image: image.into(), ..Default::default() };

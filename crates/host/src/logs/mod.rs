@@ -10,6 +10,6 @@ mod tail;
 
 pub use decode::Stream;
 pub use read::{Options, read};
-pub(crate) use rotate::rotate;
 pub use rotate::{FILES_MAX, SIZE_MAX};
+pub(crate) use rotate::{put_aside_before, rotate};
 pub(crate) use tail::tail;

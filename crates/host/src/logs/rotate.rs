@@ -16,8 +16,19 @@ pub(crate) async fn rotate(client: &Client, seen: &Seen, size_max: u64, files_ma
     let mut failures = Vec::new();
     for container in &seen.containers {
         let log = Path::new(&container.log_path);
-        let is_large = || fs::metadata(log).is_ok_and(|m| m.len() > size_max);
-        if !matches!(container.state, ContainerState::Running { .. }) || !is_large() {
+        if !matches!(container.state, ContainerState::Running { .. }) || container.log_path.is_empty() {
+            continue;
+        }
+        let is_large = match fs::metadata(log) {
+            Ok(is) => is.len() > size_max,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                // Who put it aside did not get to say so, and the runtime writes into what was put aside.
+                failures.extend(client.reopen_log(&container.id).await.err());
+                continue;
+            }
+            Err(_) => false,
+        };
+        if !is_large {
             continue;
         }
         let aside = match put_aside(log, &stamp()) {
@@ -68,7 +79,7 @@ fn remove_oldest(log: &Path, files_max: usize) {
 }
 
 /// What was put aside of a log, the oldest first.
-fn put_aside_before(log: &Path) -> Vec<PathBuf> {
+pub(crate) fn put_aside_before(log: &Path) -> Vec<PathBuf> {
     let (Some(dir), Some(name)) = (log.parent(), log.file_name()) else { return Vec::new() };
     let mut prefix = name.as_encoded_bytes().to_vec();
     prefix.push(b'.');

@@ -13,7 +13,7 @@ use crate::logs;
 use crate::pause;
 use crate::probe;
 use crate::seen::Watcher;
-use crate::volumes::{self, Pods};
+use crate::volumes::Pods;
 use base::runtime::{Answer, ContainerState, Failure, Op, Seen, Why};
 use bytes::Bytes;
 use k8s_cri::v1;
@@ -70,6 +70,7 @@ pub struct Runtime {
     images: images::Notes,
     watcher: Watcher,
     containerd: Option<Containerd>,
+    systemd: bool,
 }
 
 impl Runtime {
@@ -86,7 +87,7 @@ impl Runtime {
         fs::create_dir_all(&config.data).map_err(io("make", &config.data))?;
         let data = fs::canonicalize(&config.data).map_err(io("find", &config.data))?;
         let pods = Pods::of(&data);
-        fs::create_dir_all(pods.logs()).map_err(io("make", pods.logs()))?;
+        pods.lay_out().map_err(io("make", pods.logs()))?;
 
         let refused = |failure: Failure| StartError::Refused(failure.message);
         let (client, containerd) = match &config.cri {
@@ -108,10 +109,13 @@ impl Runtime {
             }
         };
         let version = client.version().await.map_err(refused)?;
+        // Our own is told to do without.
+        let systemd = containerd.is_none() && client.is_systemd().await.map_err(refused)?;
         let owner = containerd::mark(&data);
         let watcher = Watcher::start(client.clone(), owner.clone()).await.map_err(refused)?;
         let images = images::Notes::default();
-        Ok(Arc::new(Runtime { client, version, pods, owner, queues: Queues::default(), images, watcher, containerd }))
+        let queues = Queues::default();
+        Ok(Arc::new(Runtime { client, version, pods, owner, queues, images, watcher, containerd, systemd }))
     }
 
     /// Performs one operation, now: whoever asks keeps the order ([`Runtime::submit`] does).
@@ -153,6 +157,11 @@ impl Runtime {
                 let write = move || pods.file(&pod, &path, &bytes, mode);
                 Ok(Answer::Path(blocking(write).await?.to_string_lossy().into_owned()))
             }
+            Op::EmptyMemory { pod } => {
+                let pods = self.pods.clone();
+                blocking(move || pods.empty_memory(&pod)).await?;
+                Ok(Answer::Done)
+            }
             Op::RemovePod { pod } => {
                 let pods = self.pods.clone();
                 blocking(move || pods.remove(&pod)).await?;
@@ -160,7 +169,7 @@ impl Runtime {
             }
             Op::RunSandbox(sandbox) => {
                 let (pods, s) = (self.pods.clone(), sandbox.clone());
-                blocking(move || pods.before_sandbox(&s.pod, &s.log_directory, &s.cgroup_parent)).await?;
+                blocking(move || pods.before_sandbox(&s)).await?;
                 cri.run_sandbox(&sandbox, &self.owner).await
             }
             Op::StopSandbox { id } => cri.stop_sandbox(id).await,
@@ -169,12 +178,22 @@ impl Runtime {
                 let (pods, dir, log) = (self.pods.clone(), of.log_directory.clone(), container.log_path.clone());
                 blocking(move || pods.before_container(&dir, &log)).await?;
                 let mounts = std::mem::take(&mut container.mounts);
-                container.mounts = blocking(move || mounts.into_iter().map(volumes::settled).collect()).await?;
+                let (pods, pod, name) = (self.pods.clone(), of.pod.uid.clone(), container.name.clone());
+                container.mounts = blocking(move || pods.settled(&pod, &name, mounts)).await?;
                 cri.create_container(sandbox, &of, &container, &self.owner).await
             }
             Op::StartContainer { id } => cri.start_container(id).await,
             Op::StopContainer { id, grace } => cri.stop_container(id, grace).await,
-            Op::RemoveContainer { id } => cri.remove_container(id).await,
+            Op::RemoveContainer { id, files } => {
+                let removed = cri.remove_container(id).await?;
+                let pods = self.pods.clone();
+                blocking(move || {
+                    pods.remove_files(&files);
+                    Ok(())
+                })
+                .await?;
+                Ok(removed)
+            }
             Op::Exec { id, command, timeout } => cri.exec(id, command, timeout).await,
             Op::Http { get, timeout } => probe::http(&get, timeout).await,
             Op::Tcp { host, port, timeout } => probe::tcp(&host, port, timeout).await,
@@ -203,6 +222,11 @@ impl Runtime {
     /// What the runtime is: `containerd://1.6.20~ds1`.
     pub fn version(&self) -> &Version {
         &self.version
+    }
+
+    /// Whether the runtime has systemd make control groups: a pod's is a slice then.
+    pub fn is_systemd(&self) -> bool {
+        self.systemd
     }
 
     /// What a container wrote, of those that are seen; see [`logs::read`]. A log that is followed ends when

@@ -85,6 +85,7 @@ fn company(op: &Op) -> Option<Company> {
         Op::StopContainer { .. } => Some(Company::Stops),
         Op::Volumes { .. }
         | Op::File { .. }
+        | Op::EmptyMemory { .. }
         | Op::RemovePod { .. }
         | Op::RunSandbox(_)
         | Op::StopSandbox { .. }

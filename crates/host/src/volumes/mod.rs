@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! DATA/pods/<uid>/volumes/<volume>    empty directories, and tmpfs for memory and for files
+//! DATA/pods/<uid>/subpaths/<container>/<number>    parts of volumes, mounted there for the runtime
 //! DATA/pods/<uid>/...                 files by the path asked for
 //! DATA/pods/<uid>/cgroup              which control group is removed with it
 //! DATA/logs/pods/<namespace>_<name>_<uid>/<container>/<attempt>.log
@@ -17,7 +18,8 @@ mod removal;
 mod usage;
 mod within;
 
-use base::runtime::{Failure, Mount, PodName, Volume, VolumeKind, Why};
+use crate::{cgroup, logs};
+use base::runtime::{Failure, Mount, PodName, Sandbox, Volume, VolumeKind, Why};
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Gid, chown};
 use std::collections::BTreeMap;
@@ -49,6 +51,19 @@ impl Pods {
         self.logs.join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid))
     }
 
+    /// Makes what all pods' directories are in, its owner's only: they hold secrets and other people's data.
+    ///
+    /// # Errors
+    /// What could not be made or closed to others.
+    pub(crate) fn lay_out(&self) -> io::Result<()> {
+        fs::create_dir_all(&self.logs)?;
+        fs::create_dir_all(&self.dirs)?;
+        for dir in [Some(&*self.dirs), self.logs.parent()].into_iter().flatten() {
+            fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+        }
+        Ok(())
+    }
+
     /// Makes volumes, or brings them up to date; says where each is. What is in an empty directory stays. One
     /// that cannot be made keeps no other from being made: [`Why::Invalid`] for a name or a file's path that
     /// leads elsewhere, [`Why::Failed`] for the rest, with the kubelet's words where it has some.
@@ -68,7 +83,7 @@ impl Pods {
                 if let Some(path) = files.iter().map(|f| &f.path).find(|p| !atomic::is_inside(p)) {
                     return Err(invalid(format!("{path:?} is no path inside the volume {}", volume.name)));
                 }
-                make_dir(&dir, 0o777)
+                make_dir(&dir, 0o755)
                     .and_then(|()| mounts::memory(&dir, None))
                     .and_then(|_| atomic::write(&dir, files, volume.group))
             }
@@ -84,7 +99,7 @@ impl Pods {
     /// # Errors
     /// [`Why::Invalid`] for a path that leads elsewhere, or [`Why::Failed`].
     pub fn file(&self, pod: &str, path: &str, bytes: &[u8], mode: u32) -> Result<PathBuf, Failure> {
-        if !atomic::is_inside(path) || path.starts_with("volumes/") {
+        if !atomic::is_inside(path) || path.starts_with("volumes/") || path.starts_with("subpaths/") {
             return Err(invalid(format!("{path:?} is no path for a file in a pod's directory")));
         }
         let file = self.dir(pod)?.join(path);
@@ -100,16 +115,66 @@ impl Pods {
         Ok(file)
     }
 
-    /// Makes the directories that logs go to, and remembers the control group.
-    pub(crate) fn before_sandbox(&self, pod: &PodName, log_directory: &str, cgroup: &str) -> Result<(), Failure> {
-        let logs = Path::new(log_directory);
-        if !log_directory.is_empty() {
+    /// Makes the directories that logs go to, and the control group, which is remembered.
+    pub(crate) fn before_sandbox(&self, sandbox: &Sandbox) -> Result<(), Failure> {
+        let (logs, group) = (Path::new(&sandbox.log_directory), &sandbox.cgroup_parent);
+        if !sandbox.log_directory.is_empty() {
             make_dir(logs, 0o755).map_err(|e| failed("make", logs, &e))?;
         }
-        if cgroup.is_empty() {
+        if group.is_empty() {
             return Ok(());
         }
-        self.file(&pod.uid, "cgroup", cgroup.as_bytes(), 0o600).map(drop)
+        self.file(&sandbox.pod.uid, "cgroup", group.as_bytes(), 0o600)?;
+        cgroup::limit(group, &sandbox.resources).map_err(|e| failed("limit", Path::new(group), &e))
+    }
+
+    /// Mounts parts of volumes where the runtime can be given them; what is mounted whole stays as it is.
+    ///
+    /// # Errors
+    /// [`Why::Invalid`] for a part that leads out of its volume, or [`Why::Failed`].
+    pub(crate) fn settled(&self, pod: &str, container: &str, mounts: Vec<Mount>) -> Result<Vec<Mount>, Failure> {
+        if !is_name(container) {
+            return Err(invalid(format!("{container:?} is no name of a container")));
+        }
+        let dir = self.dir(pod)?.join("subpaths").join(container);
+        let settle = |(number, mount): (usize, Mount)| match mount.within.is_empty() {
+            true => Ok(mount),
+            false => within::settle(mount, &dir.join(number.to_string())),
+        };
+        mounts.into_iter().enumerate().map(settle).collect()
+    }
+
+    /// Unmounts what of a pod's volumes is memory, and parts of volumes, which would keep it.
+    ///
+    /// # Errors
+    /// [`Why::Invalid`] for a name that leads elsewhere, [`Why::Failed`] if something cannot be unmounted.
+    pub(crate) fn empty_memory(&self, pod: &str) -> Result<(), Failure> {
+        let dir = self.dir(pod)?;
+        for part in ["subpaths", "volumes"] {
+            let below = dir.join(part);
+            mounts::unmount_below(&below).map_err(|e| failed("unmount", &below, &e))?;
+        }
+        Ok(())
+    }
+
+    /// Removes files that belonged to a container, a log with what was put aside of it. Such as are not in a
+    /// pod's directory or among its logs are not ours.
+    pub(crate) fn remove_files(&self, files: &[String]) {
+        for file in files.iter().map(Path::new) {
+            let plain = file.components().all(|c| matches!(c, Component::Normal(_) | Component::RootDir));
+            let is_log = file.starts_with(&self.logs);
+            if !plain || !(is_log || file.starts_with(&self.dirs)) {
+                continue;
+            }
+            let aside = if is_log { logs::put_aside_before(file) } else { Vec::new() };
+            for path in aside.iter().map(PathBuf::as_path).chain([file]) {
+                if let Err(e) = fs::remove_file(path)
+                    && e.kind() != io::ErrorKind::NotFound
+                {
+                    tracing::warn!("the file {} of a container that is gone cannot be removed: {e}", path.display());
+                }
+            }
+        }
     }
 
     /// Makes the directory that a container's log goes to.
@@ -232,15 +297,6 @@ fn make_dir(dir: &Path, mode: u32) -> io::Result<()> {
 fn is_name(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!(parts.next(), Some(Component::Normal(n)) if n == name) && parts.next().is_none()
-}
-
-/// The mount with the path it really has.
-///
-/// # Errors
-/// If it leads out of its volume.
-pub(crate) fn settled(mut mount: Mount) -> Result<Mount, Failure> {
-    mount.host_path = within::settle(&mount)?.to_string_lossy().into_owned();
-    Ok(mount)
 }
 
 fn failed(what: &str, path: &Path, cause: &io::Error) -> Failure {

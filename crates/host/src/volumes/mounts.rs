@@ -18,7 +18,7 @@ pub(super) fn memory(dir: &Path, for_use: Option<u64>) -> io::Result<bool> {
     let (flags, options) = match for_use {
         Some(0) => (MsFlags::empty(), "mode=0777".to_owned()),
         Some(bytes_max) => (MsFlags::empty(), format!("mode=0777,size={bytes_max}")),
-        None => (MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=0777".to_owned()),
+        None => (MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=0755".to_owned()),
     };
     let tmpfs = |options: &str| mount(Some("tmpfs"), dir, Some("tmpfs"), flags, Some(options));
     // Kernels before 6.4 cannot keep a tmpfs from being swapped out.

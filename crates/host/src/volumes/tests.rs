@@ -101,6 +101,11 @@ fn memory_is_bounded_and_files_never_reach_the_disk() {
     let secret = PathBuf::from(files["secret"].as_ref().unwrap());
     assert_ne!(fs::metadata(&secret).unwrap().dev(), fs::metadata(node.dir.path()).unwrap().dev());
     assert_eq!(read(&secret, "password"), "x");
+    assert_eq!((mode(&secret), mode(&secret.join("..data/"))), (0o755, 0o755), "only the node writes there");
+    // Once nothing of the pod runs any more its memory is given back; its directory stays until it goes.
+    node.pods.empty_memory("u2").unwrap();
+    assert!(secret.is_dir() && !secret.join("password").exists());
+    node.pods.empty_memory("u2").unwrap();
     for uid in ["u1", "u2"] {
         node.pods.remove(&PodName { uid: uid.into(), ..pod() }).unwrap();
     }
@@ -156,6 +161,102 @@ fn a_group_reads_files_and_a_user_owns_them() {
     atomic::write(&dir, &[owned], Some(getegid().as_raw())).unwrap();
     assert_eq!(mode(&dir.join("deep/a")), 0o640);
     assert_eq!(mode(&dir.join("deep")), 0o2755);
+}
+
+#[test]
+fn what_a_container_puts_in_the_way_leads_nowhere() {
+    let node = Node::new();
+    let (dir, outside) = (node.dir.path().join("volume"), node.dir.path().join("outside"));
+    fs::create_dir(&dir).unwrap();
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("a"), "untouched").unwrap();
+    atomic::write(&dir, &[file("deep/a", "1", 0o644)], None).unwrap();
+    // The folder that is in place is swapped for a link that leads out, and so is one inside it.
+    let data = fs::read_link(dir.join("..data")).unwrap();
+    let swap = |at: &Path| {
+        fs::rename(at, node.dir.path().join("aside")).unwrap();
+        symlink(&outside, at).unwrap();
+    };
+    swap(&dir.join(&data).join("deep"));
+    let modes = (mode(&outside), mode(&outside.join("a")));
+    atomic::write(&dir, &[file("deep/a", "2", 0o600)], None).unwrap();
+    assert_eq!(read(&dir, "deep/a"), "2");
+    fs::remove_dir_all(node.dir.path().join("aside")).unwrap();
+    swap(&dir.join(fs::read_link(dir.join("..data")).unwrap()));
+    atomic::write(&dir, &[file("deep/a", "3", 0o600)], None).unwrap();
+    assert_eq!(read(&dir, "deep/a"), "3");
+    assert_eq!((read(&outside, "a"), (mode(&outside), mode(&outside.join("a")))), ("untouched".into(), modes));
+    // The volume itself is no link.
+    fs::rename(&dir, node.dir.path().join("gone")).unwrap();
+    symlink(&outside, &dir).unwrap();
+    assert!(atomic::write(&dir, &[file("deep/a", "4", 0o600)], None).is_err());
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+}
+
+#[test]
+fn a_part_of_a_volume_is_mounted_where_no_container_can_change_the_path() {
+    if !is_in_own_namespace("a_part_of_a_volume_is_mounted_where_no_container_can_change_the_path") {
+        return;
+    }
+    let node = Node::new();
+    let outside = node.dir.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    let dir = node.volume(VolumeKind::Empty { memory: false, bytes_max: 0 }, None).unwrap();
+    fs::write(dir.join("file"), "kept").unwrap();
+    let within = dir.to_str().unwrap().to_owned();
+    let of = |sub: &str| Mount { host_path: format!("{within}/{sub}"), within: within.clone(), ..Mount::default() };
+    let whole = Mount { host_path: "/whole".into(), ..Mount::default() };
+    let mounts = || vec![whole.clone(), of("made/deep"), of("file")];
+    let made = node.pods.settled("u1", "c", mounts()).unwrap();
+    let paths: Vec<PathBuf> = made.iter().map(|m| PathBuf::from(&m.host_path)).collect();
+    assert_eq!(paths[0], Path::new("/whole"));
+    assert_eq!(paths[1], node.pods.dirs.join("u1/subpaths/c/1"));
+    // After the look the container swaps what it wrote for a link that leads out.
+    fs::rename(dir.join("made"), dir.join("was")).unwrap();
+    symlink(&outside, dir.join("made")).unwrap();
+    fs::write(paths[1].join("written"), "").unwrap();
+    assert!(dir.join("was/deep/written").exists() && fs::read_dir(&outside).unwrap().count() == 0);
+    assert_eq!(fs::read_to_string(&paths[2]).unwrap(), "kept");
+    assert_eq!(node.pods.settled("u1", "c", mounts()).unwrap_err().why, Why::Invalid);
+    // The next container of the name has its own mounts in their place, of another kind at that.
+    let again = node.pods.settled("u1", "c", vec![whole.clone(), of("file"), of("was")]).unwrap();
+    assert_eq!(fs::read_to_string(&again[1].host_path).unwrap(), "kept");
+    assert!(Path::new(&again[2].host_path).join("deep/written").exists());
+    node.pods.remove(&pod()).unwrap();
+    assert!(node.pods.list().unwrap().is_empty());
+}
+
+#[test]
+fn what_belonged_to_a_container_goes_with_it_and_nothing_else() {
+    let node = Node::new();
+    node.pods.lay_out().unwrap();
+    let logs = node.pods.log_directory(&pod()).join("c");
+    fs::create_dir_all(&logs).unwrap();
+    let words = node.pods.file("u1", "containers/c/1", b"bye", 0o666).unwrap();
+    let outside = node.dir.path().join("outside");
+    for name in ["1.log", "1.log.20260131-080000", "1.log.20260131-080001.gz", "10.log", "2.log"] {
+        fs::write(logs.join(name), "").unwrap();
+    }
+    fs::write(&outside, "").unwrap();
+    let text = |p: &Path| p.to_str().unwrap().to_owned();
+    let dots = format!("{}/../../../../../outside", text(&logs));
+    node.pods.remove_files(&[text(&logs.join("1.log")), text(&words), text(&outside), dots, text(&logs.join("9.log"))]);
+    let mut left: Vec<_> =
+        fs::read_dir(&logs).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    left.sort();
+    assert_eq!(left, ["10.log", "2.log"]);
+    assert!(!words.exists() && outside.exists());
+}
+
+#[test]
+fn pods_directories_are_closed_to_others_at_each_start() {
+    let node = Node::new();
+    for dir in ["pods", "logs"] {
+        fs::create_dir(node.dir.path().join(dir)).unwrap();
+        fs::set_permissions(node.dir.path().join(dir), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    node.pods.lay_out().unwrap();
+    assert_eq!(["pods", "logs"].map(|dir| mode(&node.dir.path().join(dir))), [0o700; 2]);
 }
 
 #[test]
@@ -241,7 +342,8 @@ fn removing_a_pod_enters_neither_mounts_nor_links() {
     let dir = node.volume(VolumeKind::Empty { memory: false, bytes_max: 0 }, None).unwrap();
     let memory = Volume { name: "memory".into(), kind: VolumeKind::Empty { memory: true, bytes_max: 0 }, group: None };
     node.pods.volumes("u1", &[memory])["memory"].as_ref().unwrap();
-    node.pods.before_sandbox(&pod(), node.pods.log_directory(&pod()).to_str().unwrap(), "").unwrap();
+    let log_directory = node.pods.log_directory(&pod()).to_str().unwrap().to_owned();
+    node.pods.before_sandbox(&Sandbox { pod: pod(), log_directory, ..Sandbox::default() }).unwrap();
     symlink(&outside, dir.join("link")).unwrap();
     // What a container may mount that shares its mounts with the host, in use at that.
     let inside = dir.join("a blank/mounted");

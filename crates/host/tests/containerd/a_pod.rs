@@ -123,8 +123,8 @@ async fn a_pod_runs(node: Node) {
     let tail = Op::Tail { path: log.to_str().unwrap().into(), bytes_max: 4, lines_max: 80, log: true };
     assert!(matches!(pod.ask(tail).await, Answer::Bytes(b) if b.len() == 4));
     pod.ask(Op::StopContainer { id: c.clone(), grace: Duration::from_secs(30) }).await;
-    pod.ask(Op::RemoveContainer { id: c.clone() }).await;
-    pod.ask(Op::RemoveContainer { id: c.clone() }).await;
+    pod.ask(Op::RemoveContainer { id: c.clone(), files: Vec::new() }).await;
+    pod.ask(Op::RemoveContainer { id: c.clone(), files: Vec::new() }).await;
 
     pod.remove().await;
     pod.remove().await;

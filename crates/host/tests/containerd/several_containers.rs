@@ -33,7 +33,7 @@ async fn graces(node: Node) {
     for (name, op) in [
         ("stop a", Op::StopContainer { id: a.clone(), grace }),
         ("stop b", Op::StopContainer { id: b.clone(), grace }),
-        ("remove a", Op::RemoveContainer { id: a.clone() }),
+        ("remove a", Op::RemoveContainer { id: a.clone(), files: Vec::new() }),
         ("a probe", Op::Tail { path: "/nonexistent".into(), bytes_max: 1, lines_max: 0, log: false }),
     ] {
         let answered = answered.clone();

@@ -6,7 +6,7 @@ use super::expand::expand;
 use super::facts::NodeFacts;
 use super::sandbox::{POD_NAME, POD_NAMESPACE, POD_UID};
 use super::spec::{self, List};
-use super::{qos, security};
+use super::{qos, security, volumes};
 use base::runtime::{Container, Image, Mount, Propagation};
 use objects::Tree;
 use objects::kinds::tree::Fields;
@@ -119,7 +119,8 @@ impl Parts<'_> {
                 container_path: absolute(mount.text("mountPath")),
                 host_path: if sub.is_empty() { lies.clone() } else { format!("{lies}/{sub}") },
                 within: if sub.is_empty() { String::new() } else { lies.clone() },
-                read_only: mount.flag("readOnly"),
+                // What shows objects is never written, whatever the mount says.
+                read_only: mount.flag("readOnly") || volumes::shows_objects(self.pod, volume),
                 propagation: match mount.text("mountPropagation") {
                     "HostToContainer" => Propagation::HostToContainer,
                     "Bidirectional" => Propagation::Bidirectional,
@@ -214,6 +215,34 @@ mod tests {
         assert_eq!(c.annotations[MESSAGE_FILE], "/pods/u/c/3");
         let paths: Vec<&str> = c.mounts.iter().map(|m| m.container_path.as_str()).collect();
         assert_eq!(paths, ["/etc/hosts", "/dev/termination-log"]);
+    }
+
+    #[test]
+    fn what_shows_objects_is_mounted_read_only() {
+        let volumes = json!([
+            {"name": "map", "configMap": {"name": "m"}}, {"name": "secret", "secret": {"secretName": "s"}},
+            {"name": "down", "downwardAPI": {}}, {"name": "all", "projected": {"sources": []}},
+            {"name": "empty", "emptyDir": {}}, {"name": "host", "hostPath": {"path": "/x"}},
+        ]);
+        let names = ["map", "secret", "down", "all", "empty", "host"];
+        let mounts: Vec<Tree> = names.iter().map(|n| json!({"name": n, "mountPath": format!("/{n}")})).collect();
+        let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"},
+            "spec": {"volumes": volumes, "containers": [{"name": "c", "volumeMounts": mounts}]}});
+        let lies = names.map(|n| (n.to_owned(), format!("/pods/u/{n}"))).into();
+        let made = Parts {
+            facts: &NodeFacts { memory_bytes: 1, ..NodeFacts::default() },
+            pod: &pod,
+            list: List::Main,
+            container: &pod["spec"]["containers"][0],
+            attempt: 0,
+            image: &Image::default(),
+            env: Vec::new(),
+            volumes: &lies,
+            hosts: None,
+            message: None,
+        };
+        let read_only: Vec<bool> = made.container().unwrap().mounts.iter().map(|m| m.read_only).collect();
+        assert_eq!(read_only, [true, true, true, true, false, false]);
     }
 
     #[test]

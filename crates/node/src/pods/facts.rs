@@ -32,6 +32,8 @@ pub struct NodeFacts {
     pub cluster_dns: Vec<IpAddr>,
     /// Above all pods' cgroups, relative to the root of the hierarchy: `/beemesh`.
     pub cgroup_root: String,
+    /// The runtime has systemd make cgroups: they are named as slices.
+    pub systemd: bool,
     /// A container runtime answers. Without one nothing is started, stopped or believed.
     pub runtime: bool,
 }

@@ -64,7 +64,7 @@ pub(super) fn probe_op(id: &str, container: &Tree, probe: &Tree, address: Option
 }
 
 /// What an answer to a probe says.
-pub(super) fn probed(result: Result<Answer, Failure>) -> Found {
+pub(super) fn probed(probe: &Tree, result: Result<Answer, Failure>) -> Found {
     match result {
         Ok(Answer::Exit { code: 0, .. } | Answer::Done) => Found::Well,
         Ok(Answer::Exit { output, .. }) => Found::Ill(String::from_utf8_lossy(&output).into_owned()),
@@ -77,6 +77,8 @@ pub(super) fn probed(result: Result<Answer, Failure>) -> Found {
         // Whether nobody listens or nobody answers in time, the container is not well; that the runtime
         // does not answer, or that the container is gone, says nothing about it.
         Err(Failure { why: Why::NoRuntime | Why::NotFound | Why::Invalid, message }) => Found::Error(message),
+        // A command that could not be run has said nothing either; one that takes too long has.
+        Err(Failure { why: Why::Failed, message }) if probe.has("exec") => Found::Error(message),
         Err(failure) => Found::Ill(failure.message),
     }
 }
@@ -243,7 +245,15 @@ mod tests {
             (fail(Why::Failed), Found::Ill("m".into())),
             (fail(Why::NoRuntime), Found::Error("m".into())),
         ] {
-            assert_eq!(probed(answer.clone()), want, "{answer:?}");
+            assert_eq!(probed(&json!({"httpGet": {}}), answer.clone()), want, "{answer:?}");
+        }
+        let exec = json!({"exec": {}});
+        for (why, want) in [
+            (Why::Failed, Found::Error("m".into())),
+            (Why::TimedOut, Found::Ill("m".into())),
+            (Why::NotFound, Found::Error("m".into())),
+        ] {
+            assert_eq!(probed(&exec, fail(why)), want, "{why:?}");
         }
     }
 }

@@ -17,7 +17,7 @@ use super::sandbox::{self, CELL, NODE, OBJECT, VOLUMES};
 use super::seen::{Expect, code, has_ended, is_running};
 use super::spec::{self, List, containers, is_sidecar, restarts, restarts_on_failure};
 use super::stop::Reason;
-use super::{Effect, container};
+use super::{Effect, container, volumes};
 use base::runtime::{Answer, ContainerState, Failure, Op, Sandbox, SeenContainer, Why};
 use objects::Tree;
 use objects::kinds::tree::{self, Fields};
@@ -446,7 +446,24 @@ impl Pod {
         }
         if self.ended && (self.gone || (self.is_deleting() && self.is_told_ended())) {
             self.remove(cx);
+        } else if self.ended && self.is_told_ended() && !self.emptied {
+            self.empty_memory(cx);
         }
+    }
+
+    /// Gives back the memory of a pod that has ended and whose object stays: nobody can read it any more,
+    /// and secrets are not kept longer than they are of use.
+    fn empty_memory(&mut self, cx: &mut Cx<'_>) {
+        if !volumes::in_memory(&self.tree) {
+            self.emptied = true;
+            return;
+        }
+        if self.busy || cx.shared.ops.writes(&self.uid) || self.held(cx) {
+            return;
+        }
+        self.busy = true;
+        let op = Op::EmptyMemory { pod: self.uid.to_string() };
+        cx.shared.ops.ask(&self.uid, What::EmptyMemory, op, cx.fx);
     }
 
     /// Says once why a pod that ran too long ends.
@@ -473,7 +490,7 @@ impl Pod {
             }
             return;
         }
-        if self.busy || self.held(cx) {
+        if self.busy || cx.shared.ops.writes(&self.uid) || self.held(cx) {
             return;
         }
         self.busy = true;
@@ -502,9 +519,12 @@ impl Pod {
             ContainerState::Created { .. } => active != Some(&c.sandbox),
             _ => false,
         });
-        if let Some(id) = surplus.map(|c| c.id.clone()) {
+        if let Some(c) = surplus {
+            let own = [Some(&c.log_path), c.annotations.get(container::MESSAGE_FILE)];
+            let files = own.into_iter().flatten().filter(|f| !f.is_empty()).cloned().collect();
+            let id = c.id.clone();
             self.removing.insert(id.clone());
-            cx.shared.ops.ask(&self.uid, What::RemoveContainer(id.clone()), Op::RemoveContainer { id }, cx.fx);
+            cx.shared.ops.ask(&self.uid, What::RemoveContainer(id.clone()), Op::RemoveContainer { id, files }, cx.fx);
             return;
         }
         let empty = self
@@ -558,6 +578,10 @@ impl Pod {
                 self.mark(cx, Expect::Gone(id));
             }
             (What::StopSandbox(_) | What::RemoveSandbox(_), Err(_)) if gone => self.mark(cx, Expect::Anything),
+            (What::EmptyMemory, Ok(_)) => {
+                self.retry.done();
+                self.emptied = true;
+            }
             (What::RemovePod, Ok(_)) => self.removed = true,
             (_, result) => {
                 self.retry.failed(cx.now.mono, RETRY_FIRST, RETRY_MOST);

@@ -332,7 +332,7 @@ impl Pods {
         self.shared.events.check();
         for pod in self.pods.values() {
             let open = self.shared.ops.of(&pod.uid);
-            let most = 16 + 4 * pod.view.containers.len();
+            let most = 16 + 8 * pod.view.containers.len();
             assert!(open <= most, "{open} operations of pod {} are under way", pod.uid);
         }
     }
@@ -525,7 +525,7 @@ impl Pods {
         cx.shared.dirty.insert(uid);
         match what {
             What::Volumes => pod.volumes_done(&mut cx, result),
-            What::Start(serial) => pod.started_step(&mut cx, serial, result),
+            What::Start(serial) | What::Write(serial) => pod.started_step(&mut cx, serial, result),
             What::PreStop(id) => pod.pre_stopped(&mut cx, &id, result),
             What::Stop(id) => pod.stopped(&mut cx, &id, result),
             What::Probe(id, which) => pod.probed(&mut cx, &id, which, result),

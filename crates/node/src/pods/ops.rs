@@ -19,9 +19,12 @@ pub(super) enum What {
     StopSandbox(String),
     RemoveSandbox(String),
     RemovePod,
+    EmptyMemory,
     RemoveContainer(String),
     /// A step of a start, by its number.
     Start(u64),
+    /// The same, where it writes into the pod's directory.
+    Write(u64),
     /// The hook before a container is stopped.
     PreStop(String),
     Stop(String),
@@ -54,6 +57,12 @@ impl Ops {
     /// It was answered: for whom and what.
     pub(super) fn answered(&mut self, id: OpId) -> Option<(Arc<str>, What)> {
         self.open.remove(&id)
+    }
+
+    /// Whether something is under way that writes into a pod's directory: what is removed meanwhile would
+    /// come back.
+    pub(super) fn writes(&self, pod: &str) -> bool {
+        self.open.values().any(|(p, what)| &**p == pod && matches!(what, What::Volumes | What::Write(_)))
     }
 
     /// How many of a pod's are open.

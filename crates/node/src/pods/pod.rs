@@ -58,6 +58,8 @@ pub(super) struct Pod {
     pub(super) told_changed: bool,
     /// Containers being removed.
     pub(super) removing: BTreeSet<String>,
+    /// Its volumes in memory have been given back.
+    pub(super) emptied: bool,
     /// All of it has been removed from the machine.
     pub(super) removed: bool,
     /// Nobody is interested any more.
@@ -111,6 +113,7 @@ impl Pod {
             condemned: BTreeMap::new(),
             told_changed: false,
             removing: BTreeSet::new(),
+            emptied: false,
             removed: false,
             dead: false,
             ended: false,

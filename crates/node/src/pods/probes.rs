@@ -192,7 +192,7 @@ impl Pod {
         let Some(name) = self.view.container(id).filter(|c| is_running(c)).map(|c| c.name.clone()) else { return };
         let tree = self.tree.clone();
         let Some((_, container)) = spec::find(&tree, &name) else { return };
-        let found = probed(result);
+        let found = probed(container.at(which.field()), result);
         self.unhealthy(cx, container, which, &found);
         let Some(state) = self.probes.0.get_mut(&key) else { return };
         let well = match found {

@@ -5,6 +5,7 @@
 
 use super::facts::NodeFacts;
 use super::spec::{List, containers, is_sidecar};
+use super::status::limits;
 use base::Quantity;
 use base::runtime::Resources;
 use objects::Tree;
@@ -31,14 +32,42 @@ pub(super) fn class(pod: &Tree) -> &'static str {
     qos_class(pod.at("spec"))
 }
 
-/// The pod's cgroup: `/beemesh/kubepods/burstable/podUID`.
+/// The pod's cgroup: `/beemesh/kubepods/burstable/podUID`, or as systemd writes the same,
+/// `beemesh-kubepods-burstable-podUID.slice`, where a dash says what lies in what.
 pub(super) fn cgroup(facts: &NodeFacts, pod: &Tree) -> String {
     let class = match class(pod) {
         "Guaranteed" => "",
         "Burstable" => "/burstable",
         _ => "/besteffort",
     };
-    format!("{}/kubepods{class}/pod{}", facts.cgroup_root.trim_end_matches('/'), pod.at("metadata").text("uid"))
+    let uid = pod.at("metadata").text("uid");
+    if facts.systemd {
+        let path = format!("{}/kubepods{class}/pod{}", facts.cgroup_root, uid.replace('-', "_"));
+        let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
+        return format!("{}.slice", parts.join("-"));
+    }
+    format!("{}/kubepods{class}/pod{uid}", facts.cgroup_root.trim_end_matches('/'))
+}
+
+/// What all of a pod together may use: a limit holds if each of its containers has one, or the pod as a
+/// whole. (The kubelet's `ResourceConfigForPod`.)
+pub(super) fn of_pod(pod: &Tree) -> Resources {
+    let spec = pod.at("spec");
+    let each = || containers(pod, List::Init).iter().chain(containers(pod, List::Main));
+    let stated = |owner: &Tree, name: &str| amount(owner, "limits", name).is_some_and(|q| !q.is_zero());
+    let sums = limits(pod);
+    let limit = |name: &str| match stated(spec, name) || each().all(|c| stated(c, name)) {
+        true => sums.0.get(name).copied().unwrap_or_default(),
+        false => Quantity::default(),
+    };
+    let asked = decide::pod::requests(spec).0.get("cpu").copied().unwrap_or_default();
+    Resources {
+        cpu_shares: shares(asked.milli_value()),
+        cpu_quota_us: quota(limit("cpu").milli_value()),
+        cpu_period_us: PERIOD_US,
+        memory_bytes: limit("memory").value(),
+        oom_score_adj: 0,
+    }
 }
 
 /// A container's limits.
@@ -116,6 +145,42 @@ mod tests {
 
     fn pod(resources: Tree) -> Tree {
         json!({"metadata": {"uid": "u"}, "spec": {"containers": [{"name": "c", "resources": resources}]}})
+    }
+
+    #[test]
+    fn systemd_names_the_same_place_as_a_slice() {
+        let facts = NodeFacts { systemd: true, ..facts() };
+        let mut pod = pod(json!({"requests": {"cpu": "1"}}));
+        pod["metadata"]["uid"] = "a-b".into();
+        assert_eq!(cgroup(&facts, &pod), "beemesh-kubepods-burstable-poda_b.slice");
+    }
+
+    #[test]
+    fn a_pod_is_limited_as_a_whole_if_all_of_it_is() {
+        let mib = 1 << 20;
+        let c = |resources: Tree| json!({"name": "c", "resources": resources});
+        let limited = |cpu: &str, memory: &str| c(json!({"limits": {"cpu": cpu, "memory": memory}}));
+        for (spec, shares, quota_us, bytes) in [
+            (json!({"containers": [c(json!({}))]}), 2, 0, 0),
+            (json!({"containers": [limited("1", "64Mi"), limited("500m", "64Mi")]}), 1536, 150_000, 128 * mib),
+            (
+                json!({"containers": [limited("1", "64Mi"), c(json!({"limits": {"memory": "64Mi"}}))]}),
+                1024,
+                0,
+                128 * mib,
+            ),
+            (
+                json!({"containers": [c(json!({})), limited("1", "64Mi")],
+                    "resources": {"limits": {"cpu": "2", "memory": "96Mi"}}}),
+                2048,
+                200_000,
+                96 * mib,
+            ),
+            (json!({"initContainers": [c(json!({}))], "containers": [limited("1", "64Mi")]}), 1024, 0, 0),
+        ] {
+            let r = of_pod(&json!({"metadata": {"uid": "u"}, "spec": spec.clone()}));
+            assert_eq!((r.cpu_shares, r.cpu_quota_us, r.memory_bytes), (shares, quota_us, bytes), "{spec}");
+        }
     }
 
     #[test]

@@ -63,6 +63,7 @@ pub(super) fn sandbox(facts: &NodeFacts, pod: &Tree, attempt: u32) -> Result<San
         labels,
         annotations: strings(pod.at("metadata").at("annotations")),
         cgroup_parent: qos::cgroup(facts, pod),
+        resources: qos::of_pod(pod),
         sysctls: sysctls.map(|s| (s.text("name").replace('/', "."), s.text("value").to_owned())).collect(),
         host: security::host_namespaces(pod),
         share_processes: spec.flag("shareProcessNamespace"),

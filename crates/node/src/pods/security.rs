@@ -75,8 +75,10 @@ pub(super) fn of_container(facts: &NodeFacts, pod: &Tree, container: &Tree, imag
     let (whole, own) = (pod.at("spec").at("securityContext"), container.at("securityContext"));
     let either = |name: &str| if own.has(name) { own.at(name) } else { whole.at(name) };
     let user = either("runAsUser").as_i64();
+    // An image that names nobody runs as root.
+    let image_uid = image.uid.or_else(|| image.username.is_empty().then_some(0));
     if either("runAsNonRoot").as_bool() == Some(true) {
-        not_root(pod, container, user, image)?;
+        not_root(pod, container, user, image_uid, &image.username)?;
     }
     let capabilities = |list: &str| -> Vec<String> {
         own.at("capabilities").list(list).iter().filter_map(Tree::as_str).map(str::to_owned).collect()
@@ -85,7 +87,7 @@ pub(super) fn of_container(facts: &NodeFacts, pod: &Tree, container: &Tree, imag
         privileged: own.flag("privileged"),
         add_capabilities: capabilities("add"),
         drop_capabilities: capabilities("drop"),
-        run_as_user: user.or(image.uid),
+        run_as_user: user.or(image_uid),
         run_as_username: if user.is_none() { image.username.clone() } else { String::new() },
         run_as_group: either("runAsGroup").as_i64(),
         supplemental_groups: groups(pod),
@@ -98,16 +100,20 @@ pub(super) fn of_container(facts: &NodeFacts, pod: &Tree, container: &Tree, imag
     })
 }
 
-fn not_root(pod: &Tree, container: &Tree, user: Option<i64>, image: &Image) -> Result<(), String> {
+fn not_root(
+    pod: &Tree,
+    container: &Tree,
+    user: Option<i64>,
+    image_uid: Option<i64>,
+    username: &str,
+) -> Result<(), String> {
     let which = format!("(pod: \"{}\", container: {})", formatted(pod), container.text("name"));
-    match (user, image.uid, image.username.as_str()) {
-        (Some(0), ..) => Err(format!("container's runAsUser breaks non-root policy {which}")),
-        (Some(_), ..) => Ok(()),
-        (None, Some(0), _) => Err(format!("container has runAsNonRoot and image will run as root {which}")),
-        (None, Some(_), _) => Ok(()),
-        (None, None, "") => Ok(()),
-        (None, None, name) => Err(format!(
-            "container has runAsNonRoot and image has non-numeric user ({name}), cannot verify user is non-root {which}"
+    match (user, image_uid) {
+        (Some(0), _) => Err(format!("container's runAsUser breaks non-root policy {which}")),
+        (Some(_), _) | (None, Some(1..)) => Ok(()),
+        (None, Some(_)) => Err(format!("container has runAsNonRoot and image will run as root {which}")),
+        (None, None) => Err(format!(
+            "container has runAsNonRoot and image has non-numeric user ({username}), cannot verify user is non-root {which}"
         )),
     }
 }
@@ -178,6 +184,7 @@ mod tests {
     fn who_must_not_be_root_is_not_started_as_root() {
         let must = json!({"runAsNonRoot": true});
         let root = Image { uid: Some(0), ..Image::default() };
+        let nobody = Image::default();
         let named = Image { username: "www".into(), ..Image::default() };
         for (whole, own, image, want) in [
             (
@@ -186,6 +193,13 @@ mod tests {
                 &root,
                 Some("container has runAsNonRoot and image will run as root (pod: \"p_n(u)\", container: c)"),
             ),
+            (
+                &must,
+                json!({}),
+                &nobody,
+                Some("container has runAsNonRoot and image will run as root (pod: \"p_n(u)\", container: c)"),
+            ),
+            (&must, json!({"runAsUser": 9}), &nobody, None),
             (
                 &must,
                 json!({"runAsUser": 0}),

@@ -358,7 +358,7 @@ impl Pod {
         let op =
             Op::File { pod: self.uid.to_string(), path: "etc-hosts".to_owned(), bytes: text.into_bytes(), mode: 0o644 };
         self.stage(Stage::Hosts);
-        cx.shared.ops.ask(&self.uid, What::Start(self.starts), op, cx.fx);
+        cx.shared.ops.ask(&self.uid, What::Write(self.starts), op, cx.fx);
         false
     }
 
@@ -418,7 +418,7 @@ impl Pod {
             bytes: Vec::new(),
             mode: 0o666,
         };
-        cx.shared.ops.ask(&self.uid, What::Start(self.starts), op, cx.fx);
+        cx.shared.ops.ask(&self.uid, What::Write(self.starts), op, cx.fx);
     }
 
     fn create(&mut self, cx: &mut Cx<'_>, list: List, container: &Tree, start: &Start, message: Option<&str>) {

@@ -362,7 +362,7 @@ fn add_resources(pod: &Tree, status: &mut Tree) {
 }
 
 /// The limits of a pod as a whole: as its requests are added up.
-fn limits(pod: &Tree) -> Resources {
+pub(super) fn limits(pod: &Tree) -> Resources {
     let of = |c: &Tree| Resources::of(c.at("resources").at("limits"));
     let (mut sidecars, mut peak) = (Resources::default(), Resources::default());
     for c in containers(pod, List::Init) {

@@ -19,6 +19,8 @@ use std::time::Duration;
 const GRACE_MIN: Duration = Duration::from_secs(2);
 /// After a stop that failed it is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
+/// So many requests to stop one container may be under way, each with a shorter grace than the one before.
+const ASKED_MOST: u8 = 2;
 
 /// Why a container is stopped while its pod goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +53,10 @@ pub(super) struct Kill {
     began: Time,
     /// When its grace ends.
     until: Time,
+    /// Requests that the runtime has not answered.
+    asked: u8,
+    /// What the runtime was last asked ends no sooner than this.
+    asked_until: Time,
 }
 
 impl Kill {
@@ -100,8 +106,9 @@ impl Pod {
             let until = kill.began + grace;
             if until < kill.until {
                 kill.until = until;
-                if kill.stage == Stage::Stopping {
-                    // The runtime takes a second request beside the first, and the shorter grace counts.
+                // The runtime takes a second request beside the first, and the shorter grace counts. However
+                // often it is shortened after that, one more is made, when it is over.
+                if kill.stage == Stage::Stopping && kill.asked < ASKED_MOST {
                     self.signal(cx, id, now);
                 }
             }
@@ -118,8 +125,15 @@ impl Pod {
         };
         let path = spec::field_path(&self.tree, &name);
         Events::record(cx, &self.tree, &path, Type::Normal, "Killing", &message);
-        self.kills
-            .insert(id.to_owned(), Kill { name: name.clone(), stage: Stage::Turn, began: now, until: now + grace });
+        let kill = Kill {
+            name: name.clone(),
+            stage: Stage::Turn,
+            began: now,
+            until: now + grace,
+            asked: 0,
+            asked_until: Time::NEVER,
+        };
+        self.kills.insert(id.to_owned(), kill);
         let tree = self.tree.clone();
         let Some((_, container)) = spec::find(&tree, &name) else { return };
         let handler = container.at("lifecycle").at("preStop");
@@ -170,7 +184,8 @@ impl Pod {
                 Stage::Sleep(until) if now < until.min(kill.until) => self.wake_at(until.min(kill.until)),
                 Stage::Turn if now < kill.until && !self.is_its_turn(&kill.name) => self.wake_at(kill.until),
                 Stage::Failed(until) if now < until => self.wake_at(until),
-                Stage::Stopping => {}
+                Stage::Stopping if kill.until >= kill.asked_until || kill.asked > ASKED_MOST => {}
+                Stage::Stopping if now < kill.until => self.wake_at(kill.until),
                 _ => self.signal(cx, &id, now),
             }
         }
@@ -179,6 +194,8 @@ impl Pod {
     fn signal(&mut self, cx: &mut Cx<'_>, id: &str, now: Time) {
         let Some(kill) = self.kills.get_mut(id) else { return };
         kill.stage = Stage::Stopping;
+        kill.asked += 1;
+        kill.asked_until = kill.until;
         let grace = kill.until.since(now).max(GRACE_MIN);
         let op = Op::StopContainer { id: id.to_owned(), grace };
         cx.shared.ops.ask(&self.uid, What::Stop(id.to_owned()), op, cx.fx);
@@ -215,6 +232,7 @@ impl Pod {
             }
             Some((why, message)) => {
                 if let Some(kill) = self.kills.get_mut(id) {
+                    kill.asked = kill.asked.saturating_sub(1);
                     kill.stage = Stage::Failed(cx.now.mono + AGAIN);
                 }
                 self.mark(cx, Expect::Anything);

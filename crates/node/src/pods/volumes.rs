@@ -28,6 +28,8 @@ use std::time::Duration;
 const REFRESH: Duration = Duration::from_secs(45);
 /// What another pod has read so recently will do for that.
 const RECENT: Duration = Duration::from_secs(10);
+/// Volumes whose content the node writes.
+const OBJECTS: [&str; 4] = ["configMap", "secret", "downwardAPI", "projected"];
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_MOST: Duration = Duration::from_secs(122);
 
@@ -114,6 +116,19 @@ impl Volumes {
 fn used(pod: &Tree) -> BTreeSet<&str> {
     let all = List::ALL.into_iter().flat_map(|l| containers(pod, l));
     all.flat_map(|c| c.list("volumeMounts")).map(|m| m.text("name")).collect()
+}
+
+/// Whether a volume is files that the node writes, of objects and of what it knows itself: they are in
+/// memory, and nobody else may write them.
+pub(super) fn shows_objects(pod: &Tree, name: &str) -> bool {
+    let volume = pod.at("spec").list("volumes").iter().find(|v| v.text("name") == name);
+    volume.is_some_and(|v| OBJECTS.iter().any(|s| v.has(s)))
+}
+
+/// Whether any volume of a pod is memory.
+pub(super) fn in_memory(pod: &Tree) -> bool {
+    let memory = |v: &Tree| OBJECTS.iter().any(|s| v.has(s)) || v.at("emptyDir").text("medium") == "Memory";
+    pod.at("spec").list("volumes").iter().any(memory)
 }
 
 impl Pod {

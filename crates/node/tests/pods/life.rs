@@ -66,6 +66,9 @@ fn a_container_that_fails_waits_twice_as_long_each_time() {
     assert_eq!(w.phase("bad"), "Running");
     let dead = w.rt.containers.len();
     assert_eq!(dead, 1, "dead containers but the last are removed");
+    let uid = w.pod("bad")["metadata"]["uid"].as_str().unwrap().to_owned();
+    let files = [format!("/logs/{uid}/c/0.log"), format!("/pods/{uid}/containers/c/0")];
+    assert_eq!(w.rt.removed_files[..2], files, "with their logs and last words");
 }
 
 #[test]
@@ -97,6 +100,25 @@ fn a_pod_that_never_restarts_ends_with_its_containers() {
         w.delete("job", 30);
         assert!(w.until(seconds(10), |w| w.is_gone("job", &uid)));
         assert_eq!(w.rt.removed_pods, [uid]);
+    }
+}
+
+#[test]
+fn memory_of_a_pod_that_has_ended_is_given_back_while_its_object_stays() {
+    for (volume, emptied) in [(json!({"medium": "Memory"}), true), (json!({}), false)] {
+        let mut w = World::new();
+        let mut c = container("c", "exit-0-5");
+        c["volumeMounts"] = json!([{"name": "v", "mountPath": "/v"}]);
+        let volumes = json!([{"name": "v", "emptyDir": volume}]);
+        let uid = w.create("job", json!({"restartPolicy": "Never", "containers": [c], "volumes": volumes}));
+        w.wait("job", "Succeeded");
+        w.go(seconds(100));
+        let once: &[String] = if emptied { std::slice::from_ref(&uid) } else { &[] };
+        assert_eq!(w.rt.emptied_pods, once);
+        assert!(w.rt.removed_pods.is_empty());
+        w.delete("job", 30);
+        assert!(w.until(seconds(10), |w| w.is_gone("job", &uid)));
+        assert_eq!((w.rt.emptied_pods.len(), &w.rt.removed_pods), (once.len(), &vec![uid]));
     }
 }
 

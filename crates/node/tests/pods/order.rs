@@ -156,6 +156,25 @@ fn a_grace_made_shorter_cuts_what_is_left() {
 }
 
 #[test]
+fn however_often_a_grace_is_shortened_the_runtime_is_asked_three_times() {
+    let mut w = World::new();
+    w.create("p", json!({"terminationGracePeriodSeconds": 600, "containers": [container("c", "run")]}));
+    w.wait("p", "Running");
+    w.no_stops = true;
+    for grace in (100..=600).rev().step_by(5) {
+        w.delete("p", grace);
+        w.go(Duration::from_millis(10));
+    }
+    assert_eq!(w.unanswered_stops.len(), 2, "{:?}", w.unanswered_stops);
+    w.go(seconds(90));
+    assert_eq!(w.unanswered_stops.len(), 2, "{:?}", w.unanswered_stops);
+    w.go(seconds(20));
+    assert_eq!(w.unanswered_stops[2..], [seconds(2)], "the shortest grace is over");
+    w.go(seconds(1000));
+    assert_eq!(w.unanswered_stops.len(), 3, "{:?}", w.unanswered_stops);
+}
+
+#[test]
 fn containers_decide_for_themselves_whether_they_start_again() {
     let mut w = World::new();
     let mut never = container("never", "exit-1-1");

@@ -43,6 +43,9 @@ pub(crate) struct Runtime {
     pub(crate) removed_pods: Vec<String>,
     /// Bytes in volumes, by pod uid and name.
     pub(crate) used: BTreeMap<(String, String), u64>,
+    pub(crate) emptied_pods: Vec<String>,
+    /// What went with containers that were removed.
+    pub(crate) removed_files: Vec<String>,
     /// Counts what changes what is seen.
     pub(crate) changes: u64,
 }
@@ -127,6 +130,7 @@ impl Runtime {
                 Ok(Answer::Image(image_of(image)))
             }
             Op::Volumes { pod, volumes } => {
+                assert!(!self.removed_pods.contains(pod), "volumes of a pod that was removed");
                 for v in volumes {
                     self.volumes.insert((pod.clone(), v.name.clone()), v.clone());
                 }
@@ -140,6 +144,7 @@ impl Runtime {
                 Ok(Answer::Volumes(volumes.iter().map(path).collect()))
             }
             Op::File { pod, path, bytes, .. } => {
+                assert!(!self.removed_pods.contains(pod), "a file of a pod that was removed");
                 let path = format!("/pods/{pod}/{path}");
                 self.files.insert(path.clone(), bytes.clone());
                 Ok(Answer::Path(path))
@@ -153,6 +158,12 @@ impl Runtime {
                 assert!(!left, "the folder of a pod is removed while it has a sandbox");
                 self.removed_pods.push(pod.uid.clone());
                 self.volumes.retain(|(uid, _), _| *uid != pod.uid);
+                Ok(Answer::Done)
+            }
+            Op::EmptyMemory { pod } => {
+                let ready = self.sandboxes.values().any(|s| s.pod.uid == *pod && s.ready);
+                assert!(!ready, "memory is taken from a pod that runs");
+                self.emptied_pods.push(pod.clone());
                 Ok(Answer::Done)
             }
             Op::RunSandbox(sandbox) => self.run_sandbox(now, sandbox),
@@ -184,11 +195,12 @@ impl Runtime {
                 }
                 Ok(Answer::Done)
             }
-            Op::RemoveContainer { id } => match self.containers.get(id) {
+            Op::RemoveContainer { id, files } => match self.containers.get(id) {
                 None => failed(Why::NotFound, "no such container"),
                 Some(c) if matches!(c.seen.state, ContainerState::Running { .. }) => failed(Why::Failed, "it runs"),
                 Some(_) => {
                     self.containers.remove(id);
+                    self.removed_files.extend(files.iter().cloned());
                     Ok(Answer::Done)
                 }
             },

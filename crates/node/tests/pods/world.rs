@@ -37,6 +37,10 @@ pub(crate) struct World {
     pub(crate) refuse: Vec<Refusal>,
     /// Operations asked for and not performed yet.
     ops: Vec<(OpId, Op)>,
+    /// Containers do not stop: who asks is not answered.
+    pub(crate) no_stops: bool,
+    /// Requests to stop that were not answered, by their graces.
+    pub(crate) unanswered_stops: Vec<Duration>,
     answers: Vec<(OpId, Result<Answer, Failure>)>,
     errands: Vec<(ErrandId, Errand)>,
     replies: Vec<(ErrandId, Answered)>,
@@ -85,6 +89,8 @@ impl World {
             ended: BTreeSet::new(),
             refuse: Vec::new(),
             ops: Vec::new(),
+            no_stops: false,
+            unanswered_stops: Vec::new(),
             answers: Vec::new(),
             errands: Vec::new(),
             replies: Vec::new(),
@@ -169,6 +175,9 @@ impl World {
                 self.trace.pop_front();
             }
             match effect {
+                Effect::Do { op: Op::StopContainer { grace, .. }, .. } if self.no_stops => {
+                    self.unanswered_stops.push(grace);
+                }
                 Effect::Do { id, op, .. } => self.ops.push((id, op)),
                 Effect::Errand { id, errand } => self.errands.push((id, *errand)),
                 Effect::Ended { uid } => {
