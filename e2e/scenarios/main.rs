@@ -17,5 +17,6 @@ mod inside_a_pod;
 mod lives_of_pods;
 mod networks;
 mod power_cuts;
+mod rights;
 mod who_runs_where;
 mod with_pods;
