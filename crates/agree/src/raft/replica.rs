@@ -738,9 +738,11 @@ impl Replica {
             Some(ticket)
         };
         if let Some(ticket) = ticket {
-            // The newest question of a leader answers the older ones.
+            // A leader's highest question answers its lower ones, in whatever order they come.
+            let same = |c: &(Ticket, ReplicaId, u64, Revision)| (c.0, c.1, c.2) == (ticket, from, term);
+            let asked = self.closing.iter().filter(|c| same(c)).map(|c| c.3).fold(revision, Revision::max);
             self.closing.retain(|c| c.0 != ticket || c.1 != from);
-            self.closing.push_back((ticket, from, term, revision));
+            self.closing.push_back((ticket, from, term, asked));
         }
     }
 

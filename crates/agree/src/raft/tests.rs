@@ -270,6 +270,18 @@ fn closed_counts_once_a_quorum_holds_it_durably_and_a_vote_carries_the_bound() {
 }
 
 #[test]
+fn a_question_that_was_overtaken_takes_nothing_from_the_one_that_came_before_it() {
+    let (low, high) = (Revision::end_of(Wall(5_000)), Revision::end_of(Wall(5_100)));
+    let mut voter = start(1, members(3));
+    let appended = voter.after(config(1).promise, voter.from(2, 1, append(0, 0, &[(1, 1)])));
+    voter.settle(appended);
+    let asked = voter.step(voter.from(2, 1, Body::Close { revision: high, index: 1 }));
+    assert!(matches!(asked[..], [Effect::Persist { .. }]), "{asked:?}");
+    assert_eq!(voter.step(voter.from(2, 1, Body::Close { revision: low, index: 1 })), []);
+    assert_eq!(sent(&voter.settle(asked)), [&Body::Closed { revision: high }]);
+}
+
+#[test]
 fn a_replica_whose_settings_contradict_each_other_is_refused() {
     let mut wrong = config(1);
     wrong.lease = wrong.promise;

@@ -30,6 +30,9 @@ impl Cell {
                     self.on_member(now, effect, fx);
                 }
             }
+            // Only now: entries of one batch are applied together and told one by one, and a promise is told
+            // behind all it covers.
+            self.settle_closing(fx);
             self.release_futures(now, fx);
             if self.member_effects.is_empty() {
                 break;
@@ -47,7 +50,6 @@ impl Cell {
             agreed::Effect::Replica(effect) => self.on_raft(now, effect, fx),
             agreed::Effect::Applied { id, outcome, .. } => {
                 self.on_applied(now, id, outcome, fx);
-                self.settle_closing(fx);
             }
             agreed::Effect::Replaced { .. } => {
                 self.make_bundle();
@@ -95,7 +97,7 @@ impl Cell {
             raft::Effect::Dropped { id, why } => self.on_dropped(now, id, why, fx),
             raft::Effect::Role(role) if role != raft::Role::Leader => self.step_down(fx),
             raft::Effect::Role(_) => {}
-            raft::Effect::Closed { revision, index, .. } => self.on_closed(revision, index, fx),
+            raft::Effect::Closed { revision, index, .. } => self.on_closed(revision, index),
             raft::Effect::Leading { term, floor } => {
                 self.leading = true;
                 self.term = term;

@@ -10,7 +10,7 @@ use objects::status::Status;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Asked to close further above its clock than this, a cell refuses: no number from outside moves a
+/// Asked to close further above its clock than this, a cell does not: no number from outside moves a
 /// clock.
 const AHEAD: Duration = Duration::from_millis(500);
 
@@ -32,9 +32,11 @@ impl Cell {
     }
 
     pub(super) fn on_close(&mut self, now: Now, at: Revision, fx: &mut Vec<Effect>) {
-        if !self.leading || at.wall() > now.wall + AHEAD {
+        if !self.leading {
             return;
         }
+        // Asked by a clock far ahead: what can be promised is promised, and the rest when it is asked for again.
+        let at = if at.wall() > now.wall + AHEAD { Revision::end_of(now.wall) } else { at };
         if at <= self.closed {
             return fx.push(Effect::Closed { revision: self.closed });
         }
@@ -51,10 +53,9 @@ impl Cell {
         }
     }
 
-    /// A quorum holds the promise; it counts here once every entry it covers is applied.
-    pub(super) fn on_closed(&mut self, revision: Revision, index: u64, fx: &mut Vec<Effect>) {
+    /// A quorum holds the promise; it counts here once every entry it covers is applied and told.
+    pub(super) fn on_closed(&mut self, revision: Revision, index: u64) {
         self.closing = Some((revision, index));
-        self.settle_closing(fx);
     }
 
     pub(super) fn settle_closing(&mut self, fx: &mut Vec<Effect>) {

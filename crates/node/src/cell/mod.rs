@@ -71,8 +71,8 @@ pub enum Input {
         /// Not the state, but what happened after this revision, up to `at`.
         after: Option<Revision>,
     },
-    /// Promise to mint nothing at or below `at` any more. Answered by [`Effect::Closed`], or not at all: by a
-    /// cell that does not lead here, or whose clock is far behind.
+    /// Promise to mint nothing at or below `at` any more. Answered by [`Effect::Closed`], or not at all by a
+    /// cell that does not lead here; one whose clock is far behind promises up to its own present.
     Close {
         /// The revision.
         at: Revision,

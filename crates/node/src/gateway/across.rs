@@ -240,8 +240,11 @@ struct Upstream {
     /// The subscription, if it is open.
     open: Option<u64>,
     asked_at: Time,
-    /// What has been told of it: it is opened again after this.
+    /// What has been told of it, by this stream or one before: it is opened again after this.
     told: Option<Revision>,
+    /// All up to here is told by the stream that is open. Less than `told` when it comes from a replica that
+    /// lags behind the one before: what that one promised, this one has yet to tell.
+    complete: Revision,
     buffer: VecDeque<Change>,
 }
 
@@ -442,6 +445,7 @@ impl Across {
                 if u.told.is_none() {
                     r.base = r.base.max(revision);
                 }
+                u.complete = revision;
                 u.told = Some(revision.max(u.told.unwrap_or_default()));
                 u.buffer.extend(backlog.iter().cloned());
                 r.waiting += backlog.len();
@@ -459,11 +463,14 @@ impl Across {
     fn on_events(&mut self, cell: CellId, storage: &Arc<str>, changes: &[Change], fx: &mut Vec<Effect>) {
         let Some(r) = self.resources.get_mut(storage) else { return };
         let Some(u) = r.upstreams.get_mut(&cell).filter(|u| u.open.is_some()) else { return };
-        if let Some(last) = changes.last() {
-            u.told = Some(last.revision.max(u.told.unwrap_or_default()));
-        }
-        u.buffer.extend(changes.iter().cloned());
-        r.waiting += changes.len();
+        let Some(last) = changes.last() else { return };
+        u.complete = u.complete.max(last.revision);
+        // A replica that lags tells some of it for the second time.
+        let new = changes.partition_point(|c| Some(c.revision) <= u.told);
+        let new = changes.get(new..).unwrap_or_default();
+        u.told = u.told.max(Some(last.revision));
+        u.buffer.extend(new.iter().cloned());
+        r.waiting += new.len();
         if r.waiting > WAITING_MAX {
             r.forget();
             self.end_begun(storage, None, fx);
@@ -476,6 +483,7 @@ impl Across {
         self.frontier.closed(cell, revision, 0);
         for r in self.resources.values_mut() {
             if let Some(u) = r.upstreams.get_mut(&cell).filter(|u| u.open.is_some()) {
+                u.complete = u.complete.max(revision);
                 u.told = Some(revision.max(u.told.unwrap_or_default()));
             }
         }
@@ -541,6 +549,8 @@ impl Across {
         if r.upstreams.values().any(|u| u.open.is_none()) {
             return;
         }
+        let complete = r.upstreams.values().map(|u| u.complete).min();
+        let reached = complete.map_or(reached, |complete| complete.min(reached));
         let mut slow = Vec::new();
         if reached > r.released {
             r.released = reached;
@@ -612,8 +622,14 @@ impl Resource {
         storage: &Arc<str>,
         fx: &mut Vec<Effect>,
     ) {
-        let mut u =
-            Upstream { namespace: namespace.clone(), open: None, asked_at: now.mono, told, buffer: VecDeque::new() };
+        let mut u = Upstream {
+            namespace: namespace.clone(),
+            open: None,
+            asked_at: now.mono,
+            told,
+            complete: Revision::ZERO,
+            buffer: VecDeque::new(),
+        };
         u.ask(now, cell, storage, fx);
         self.upstreams.insert(cell, u);
     }

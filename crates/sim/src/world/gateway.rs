@@ -238,7 +238,8 @@ impl World {
 
     // The ways.
 
-    /// The way to a cell, opened if there is none to some keeper other than `old`.
+    /// The way to a cell, opened if there is none: to the keeper after `old`, so that all have their turn, or
+    /// to any.
     fn way(&mut self, cell: CellId, old: Option<usize>) {
         let now = self.now;
         let count = self.keepers.len() as u64;
@@ -247,10 +248,8 @@ impl World {
             return;
         }
         g.epochs += 1;
-        let (mut to, epoch) = (g.dice.below(count) as usize, g.epochs);
-        if old == Some(to) {
-            to = (to + 1) % count as usize;
-        }
+        let any = g.dice.below(count);
+        let (to, epoch) = (old.map_or(any, |old| (old as u64 + 1) % count) as usize, g.epochs);
         let boot = self.keepers[to].boot;
         g.ways.insert(cell, Way { to, boot, epoch, there: now, here: now, waits: None });
         if cell == ROOT
