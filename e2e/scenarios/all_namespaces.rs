@@ -111,7 +111,8 @@ fn an_informer_begins_with_a_state_and_goes_on_from_any_revision_it_has_seen() -
     let all = events(&kubectl, &format!("resourceVersion={start}&timeoutSeconds=2"))?;
     let mut wanted: Vec<String> = (0..6).flat_map(|n| namespaces.map(|ns| format!("ADDED {ns}/m{n}"))).collect();
     let mut told = names(&all);
-    (wanted.sort(), told.sort());
+    wanted.sort();
+    told.sort();
     ensure!(told == wanted, "wanted {wanted:?}, told {told:?}");
     let revisions: Vec<u64> = all.iter().map(|e| revision(&e["object"])).collect();
     ensure!(revisions.is_sorted(), "revisions run back: {revisions:?}");

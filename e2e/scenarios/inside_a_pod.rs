@@ -58,7 +58,7 @@ fn logs_follow_and_commands_run_in_a_container() -> Result<()> {
 
 /// Whether somebody in the machine sleeps for as long as nobody waits.
 fn sleeps(mesh: &Mesh) -> Result<bool> {
-    let long = |pid: &Pid| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|words| words == b"sleep\01000\0");
+    let long = |pid: &Pid| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|words| words == b"sleep\x001000\0");
     Ok(mesh.machine.processes("sleep")?.iter().any(long))
 }
 
