@@ -62,13 +62,7 @@ impl Stream {
         at: Revision,
         states: &BTreeMap<CellId, BTreeMap<String, Revision>>,
     ) -> Checked {
-        for (cell, truth) in truths {
-            let empty = BTreeMap::new();
-            let (have, want) = (states.get(cell).unwrap_or(&empty), truth.state_at(at));
-            ensure("frontier", *have == want, || {
-                format!("at {at:?} a watch over all namespaces began with {have:?} of {cell}, where {want:?} was")
-            })?;
-        }
+        shown("a watch over all namespaces began with", truths, at, states)?;
         (self.seen, self.last) = (Some(at), Vec::new());
         Ok(())
     }
@@ -137,12 +131,20 @@ pub fn listed(
     at: Revision,
     states: &BTreeMap<CellId, BTreeMap<String, Revision>>,
 ) -> Checked {
+    shown("a list over all namespaces shows", truths, at, states)
+}
+
+/// What somebody was shown of every cell is what was there at that revision.
+fn shown(
+    what: &str,
+    truths: &BTreeMap<CellId, &Applied>,
+    at: Revision,
+    states: &BTreeMap<CellId, BTreeMap<String, Revision>>,
+) -> Checked {
     for (cell, truth) in truths {
         let empty = BTreeMap::new();
         let (have, want) = (states.get(cell).unwrap_or(&empty), truth.state_at(at));
-        ensure("frontier", *have == want, || {
-            format!("at {at:?} a list over all namespaces shows {have:?} of {cell}, where {want:?} was")
-        })?;
+        ensure("frontier", *have == want, || format!("at {at:?} {what} {have:?} of {cell}, where {want:?} was"))?;
     }
     Ok(())
 }
