@@ -10,7 +10,7 @@ use super::timers::Timers;
 use super::{clock, lock, read, write};
 use crate::node_object;
 use base::runtime::{Failure, Op, PodName, Seen, Why};
-use base::{CellId, Chance, NodeId, Now, Time, Uid};
+use base::{BootId, CellId, Chance, NodeId, Now, Time, Uid};
 use host::runtime::Runtime;
 use node::bundle::Bundle;
 use node::cell::{Change, Objects, Role};
@@ -222,7 +222,7 @@ impl Work {
         let now = clock::now();
         let world = || self.clone();
         let pods = Seat::new(Who::Pods, Pods::new(pods::Config::default()), world(), INBOX);
-        let worker = Seat::new(Who::Worker, Worker::new(now), world(), INBOX);
+        let worker = Seat::new(Who::Worker, Worker::new(now, BootId(lock(&self.chance).u64())), world(), INBOX);
         let mut seen = runtime.seen();
         let (_, _, _) = (self.runtime.set(runtime), self.pods.set(pods.clone()), self.worker.set(worker.clone()));
         let first = seen.borrow_and_update().clone();

@@ -80,6 +80,8 @@ struct Nominee {
     pod: Tree,
     hosted: Hosted,
     until: Time,
+    /// The leader is asked at this moment whether it still is to be kept.
+    ask: Time,
 }
 
 /// What a node has bound and reserved.
@@ -95,7 +97,7 @@ impl Book {
     pub const OPEN_MAX: usize = 1024;
     /// A bid that is not confirmed lapses after this.
     pub const HOLD: Duration = Duration::from_secs(5);
-    /// A confirmed reservation of which nothing is heard is asked for every so often.
+    /// A confirmed reservation, or room that is kept, of which nothing is heard is asked for every so often.
     pub const ASK: Duration = Duration::from_secs(10);
     /// Room is made for at most so many pods at a time.
     pub const NOMINEES_MAX: usize = 64;
@@ -116,6 +118,11 @@ impl Book {
     /// How many reservations are open.
     pub fn open(&self) -> usize {
         self.open.len()
+    }
+
+    /// The uids of the pods for which room is kept.
+    pub fn kept_for(&self) -> impl Iterator<Item = &str> {
+        self.nominees.keys().map(String::as_str)
     }
 
     /// Labels, taints and capacity have changed; what is hosted stays.
@@ -199,8 +206,8 @@ impl Book {
         for victim in &victims {
             self.going(&victim.uid, true);
         }
-        let nominee = Nominee { tender, pod: pod.clone(), hosted: Hosted::of(pod), until: now + Book::KEEP };
-        self.nominees.insert(uid.into(), nominee);
+        let (hosted, until, ask) = (Hosted::of(pod), now + Book::KEEP, now + Book::ASK);
+        self.nominees.insert(uid.into(), Nominee { tender, pod: pod.clone(), hosted, until, ask });
         Some(victims)
     }
 
@@ -318,13 +325,24 @@ impl Book {
         due
     }
 
+    /// The pods for which room is kept and whose leaders are to be asked now whether it still is wanted: a word
+    /// of theirs may have been lost. The tender it was made for, uid, name; next after [`Book::ASK`].
+    pub fn keeping(&mut self, now: Time) -> Vec<(Tender, String, String)> {
+        let mut due = Vec::new();
+        for (uid, nominee) in self.nominees.iter_mut().filter(|(_, n)| n.ask <= now) {
+            nominee.ask = now + Book::ASK;
+            due.push((nominee.tender, uid.clone(), nominee.hosted.name.clone()));
+        }
+        due
+    }
+
     /// When the next reservation lapses or is to be asked for.
     pub fn next_deadline(&self) -> Option<Time> {
         let when = |o: &Open| match o.state {
             State::Reserved { until } => until,
             State::Confirmed { ask } => ask,
         };
-        self.open.values().map(when).chain(self.nominees.values().map(|n| n.until)).min()
+        self.open.values().map(when).chain(self.nominees.values().map(|n| n.until.min(n.ask))).min()
     }
 
     /// Every open reservation is counted as hosted.

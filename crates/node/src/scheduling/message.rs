@@ -4,7 +4,7 @@
 //! that one which comes late or twice is known as what it is.
 
 use crate::assignment::Assignment;
-use base::{CellId, Uid};
+use base::{BootId, CellId, Uid};
 use decide::schedule::{Beside, Reason, Tender, Victim};
 use objects::request::Stored;
 use std::sync::Arc;
@@ -79,6 +79,9 @@ pub struct Assigned {
     pub term: u64,
     /// Counts what this leader has told this node, from 1 on, without gaps.
     pub number: u64,
+    /// The start of the node that asked this leader last, if it ever did. What was on its way to an earlier
+    /// start may be long out of date, and a node that has just started could not tell by number or term.
+    pub boot: Option<BootId>,
     /// The pods.
     pub assignment: Assignment,
 }
@@ -143,10 +146,22 @@ pub enum ToLeader {
         /// The pod's.
         name: Arc<str>,
     },
+    /// I have kept room for this pod for a while. Answered by [`ToNode::Withdraw`] if it is not to be there any
+    /// more: that may have been said already, and lost on its way.
+    Keeping {
+        /// The tender that was offered for.
+        tender: Tender,
+        /// The pod's.
+        uid: Uid,
+        /// The pod's.
+        name: Arc<str>,
+    },
     /// Tell me everything: I have just started, or have missed something.
     Ask {
         /// The cell.
         cell: CellId,
+        /// Which start of the node asks.
+        boot: BootId,
     },
     /// I have kept a confirmed reservation for a while: what became of the pod? Answered by
     /// [`ToNode::Release`], or by telling the pod if it is bound to the node. Not answered while the binding
@@ -171,8 +186,9 @@ impl ToLeader {
             | ToLeader::Confirmed { tender }
             | ToLeader::Lapsed { tender }
             | ToLeader::Made { tender, .. }
+            | ToLeader::Keeping { tender, .. }
             | ToLeader::WhatBecame { tender, .. } => tender.cell,
-            ToLeader::Ask { cell } => *cell,
+            ToLeader::Ask { cell, .. } => *cell,
         }
     }
 }

@@ -13,7 +13,7 @@ use super::evicting::{Evicting, Outcome};
 use super::message::{Ask, Assigned, Stands, ToLeader, ToNode};
 use crate::assignment::Assignment;
 use crate::errand::{Answered, Errand, ErrandId};
-use base::{CellId, Now, Time, Uid, Wall};
+use base::{BootId, CellId, Now, Time, Uid, Wall};
 use decide::pod::is_finished;
 use decide::schedule::{Book, BookError, Labels, Namespaces, NodeFacts, Refusal, Tender, beside};
 use objects::request::Stored;
@@ -112,6 +112,7 @@ struct Bound {
 
 /// The machine.
 pub struct Worker {
+    boot: BootId,
     book: Book,
     evicting: Evicting,
     /// The Node object was read.
@@ -147,9 +148,10 @@ impl Worker {
     /// See [`Worker::AGAIN`].
     pub const AGAIN_MAX: Duration = Duration::from_secs(10);
 
-    /// A node that has just started.
-    pub fn new(now: Now) -> Worker {
+    /// A node that has just started. No other start of it has this number.
+    pub fn new(now: Now, boot: BootId) -> Worker {
         Worker {
+            boot,
             book: Book::new(NodeFacts::default()),
             evicting: Evicting::default(),
             known: false,
@@ -358,10 +360,16 @@ impl Worker {
     }
 
     fn on_assigned(&mut self, now: Time, assigned: Assigned, fx: &mut Vec<Effect>) {
-        let Assigned { term, number, assignment } = assigned;
+        let Assigned { term, number, boot, assignment } = assigned;
         let id = assignment.cell;
         let cell = self.cells.entry(id).or_default();
         if term == cell.term && number <= cell.number {
+            return;
+        }
+        // It may have been sent to an earlier start of this node. Who has heard of the cell since this one can tell
+        // what is late by its term and number, from a leader that nobody here has asked yet.
+        if boot.is_some_and(|b| b != self.boot) || (boot.is_none() && cell.term == 0) {
+            self.ask_at(id, Some(now));
             return;
         }
         let gap = term != cell.term || number != cell.number + 1;
@@ -458,11 +466,16 @@ impl Worker {
             let pause = (Worker::AGAIN * (1 << cell.asked.min(8))).min(Worker::AGAIN_MAX);
             cell.asked += 1;
             self.ask_at(id, Some(now + pause));
-            fx.push(Effect::Send { cell: id, message: ToLeader::Ask { cell: id } });
+            fx.push(Effect::Send { cell: id, message: ToLeader::Ask { cell: id, boot: self.boot } });
         }
         for (tender, uid, name) in self.book.questions(now) {
             let Ok(uid) = uid.parse() else { continue };
             let message = ToLeader::WhatBecame { tender, uid, name: name.into() };
+            fx.push(Effect::Send { cell: tender.cell, message });
+        }
+        for (tender, uid, name) in self.book.keeping(now) {
+            let Ok(uid) = uid.parse() else { continue };
+            let message = ToLeader::Keeping { tender, uid, name: name.into() };
             fx.push(Effect::Send { cell: tender.cell, message });
         }
     }

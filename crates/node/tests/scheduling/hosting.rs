@@ -29,6 +29,35 @@ fn a_node_that_starts_again_is_told_what_is_bound_to_it() {
 }
 
 #[test]
+fn what_was_on_its_way_to_an_earlier_start_is_not_believed() {
+    let mut w = World::new();
+    w.add_node(1, "4");
+    w.create("a", cpu("1"));
+    w.settle();
+    // It asks for everything once more, and the answer is late.
+    w.start_worker(1);
+    while !matches!(w.packets.front(), Some(Packet::ToNode(_, ToNode::Assigned(_)))) {
+        let packet = w.packets.pop_front().unwrap();
+        w.deliver(packet);
+    }
+    let late = w.packets.pop_front().unwrap();
+    w.settle();
+    w.create("b", cpu("1"));
+    w.remove("a");
+    w.settle();
+    w.lose = |p| matches!(p, Packet::ToLeader(..));
+    w.start_worker(1);
+    w.settle();
+    w.deliver(late);
+    w.settle();
+    assert!(told(&w, 1).is_empty(), "of the pods there were before, one is gone and one has come");
+    w.lose = |_| false;
+    w.pass(5 * SECOND);
+    assert_eq!(told(&w, 1), ["b"]);
+    assert!(w.workers[&node_id(1)].is_bidding());
+}
+
+#[test]
 fn a_lost_message_is_noticed_by_the_next() {
     let mut w = World::new();
     w.add_node(1, "4");
@@ -222,9 +251,16 @@ fn a_node_that_comes_into_sight_is_told_what_is_bound_to_it() {
     by_hand["nodeName"] = json!("n1");
     w.create("a", by_hand);
     w.settle();
-    // Not because it asks.
+    // It has asked in vain for a while, and would not ask again soon.
     w.lose = |p| matches!(p, Packet::ToLeader(..));
     w.add_node(1, "4");
+    w.pass(20 * SECOND);
+    let node = w.nodes.remove(&1).unwrap();
+    w.tell_nodes();
+    w.lose = |_| false;
+    w.nodes.insert(1, node);
+    w.tell_nodes();
+    w.settle();
     assert_eq!(told(&w, 1), ["a"]);
 }
 

@@ -1,6 +1,7 @@
 //! Room made for a pod that matters more than those who run.
 
-use crate::world::{Asker, Packet, World, cpu};
+use crate::world::{Asker, Packet, World, cpu, node_id};
+use decide::schedule::Book;
 use node::scheduling::message::ToNode;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -140,6 +141,43 @@ fn room_that_is_made_is_given_back_when_the_pod_goes_elsewhere_or_away() {
         w.pass(SECOND);
         assert_eq!(w.host("next").as_deref(), Some("n1"), "elsewhere: {elsewhere}");
     }
+}
+
+#[test]
+fn room_is_given_back_though_the_word_of_it_is_lost() {
+    let mut w = World::new();
+    w.add_node(1, "1");
+    w.create("low", cpu("1"));
+    w.settle();
+    w.create("big", important("1"));
+    w.settle();
+    w.lose = |p| matches!(p, Packet::ToNode(_, ToNode::Withdraw { .. }));
+    w.remove("big");
+    stop(&mut w, 1, "low");
+    w.create("next", cpu("1"));
+    w.pass(SECOND);
+    assert_eq!(w.host("next"), None, "the room is still kept");
+    w.lose = |_| false;
+    w.pass(Book::ASK + 10 * SECOND);
+    assert_eq!(w.host("next").as_deref(), Some("n1"));
+}
+
+#[test]
+fn room_that_is_wanted_is_kept_on_over_a_new_leader() {
+    let mut w = World::new();
+    w.add_node(1, "1");
+    w.create("low", cpu("1"));
+    w.settle();
+    w.create("big", important("1"));
+    w.settle();
+    w.lose = |p| matches!(p, Packet::ToNode(_, ToNode::Preempt { .. }));
+    w.pass(Book::ASK - SECOND / 10);
+    // The new leader is asked before anybody has answered it: it goes by what is written.
+    w.lose = |p| matches!(p, Packet::ToNode(_, ToNode::Preempt { .. } | ToNode::Tender { .. }));
+    w.change_leader();
+    w.pass(SECOND / 5);
+    let worker = &w.workers[&node_id(1)];
+    assert_eq!(worker.book().kept_for().collect::<Vec<_>>(), [w.uid("big").to_string()]);
 }
 
 #[test]

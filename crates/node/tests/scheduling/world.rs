@@ -2,7 +2,7 @@
 //! a queue of messages that a test may hold, lose and double.
 
 use agree::log::Ticket;
-use base::{CellId, Chance, NodeId, Now, RequestId, Time, Uid, Wall};
+use base::{BootId, CellId, Chance, NodeId, Now, RequestId, Time, Uid, Wall};
 use node::assignment::Assignment;
 use node::bundle::{self, Bundle};
 use node::cell::{Cell, Config, Effect, Input, Objects, Outcome, ReplyTo, Role};
@@ -101,6 +101,8 @@ pub(crate) struct World {
     /// Packets for which this says so are lost.
     pub(crate) lose: fn(&Packet) -> bool,
     next: u64,
+    /// The start of a node that was last.
+    boot: BootId,
 }
 
 impl World {
@@ -128,6 +130,7 @@ impl World {
             hold_errands: false,
             lose: |_| false,
             next: 1,
+            boot: BootId::default(),
         };
         w.step(Input::Tick);
         w.sync();
@@ -336,7 +339,8 @@ impl World {
 
     pub(crate) fn start_worker(&mut self, n: u8) {
         let facts = Candidate::of(&self.nodes[&n]).unwrap().facts;
-        self.workers.insert(node_id(n), Worker::new(self.now));
+        self.boot.0 += 1;
+        self.workers.insert(node_id(n), Worker::new(self.now, self.boot));
         self.handed.insert(node_id(n), Handed::default());
         self.work(node_id(n), WorkerInput::Facts(facts));
         self.work(node_id(n), WorkerInput::Found(self.running.clone()));
@@ -381,7 +385,7 @@ impl World {
         let name = pod["metadata"]["name"].as_str().unwrap().into();
         let assignment =
             Assignment { cell, namespace: namespace.into(), whole: true, pods: vec![(name, Some(stored))] };
-        let assigned = Assigned { term: 1, number: 1, assignment };
+        let assigned = Assigned { term: 1, number: 1, boot: Some(self.boot), assignment };
         self.work(node_id(n), WorkerInput::Message(ToNode::Assigned(assigned)));
     }
 

@@ -6,7 +6,7 @@
 use super::Effect;
 use crate::assignment::Assignment;
 use crate::scheduling::message::{Assigned, Stands, ToNode};
-use base::{CellId, NodeId, Uid};
+use base::{BootId, CellId, NodeId, Uid};
 use decide::schedule::Hosted;
 use objects::request::Stored;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,9 +27,19 @@ pub(super) struct Hosting {
 struct Host {
     /// The machine, as far as one is known.
     id: Option<NodeId>,
+    /// Which start of it has asked.
+    boot: Option<BootId>,
     /// The last message sent to it.
     number: u64,
     pods: BTreeMap<Arc<str>, Bound>,
+}
+
+impl Host {
+    /// What it is told next.
+    fn next(&mut self, term: u64, assignment: Assignment) -> Assigned {
+        self.number += 1;
+        Assigned { term, number: self.number, boot: self.boot, assignment }
+    }
 }
 
 /// A pod that is bound.
@@ -71,9 +81,8 @@ impl Hosting {
         for (node, pods) in changed {
             let Some(host) = self.hosts.get_mut(&node) else { continue };
             let Some(to) = host.id else { continue };
-            host.number += 1;
             let assignment = Assignment { cell: self.cell, namespace: self.namespace.clone(), whole: false, pods };
-            let assigned = Assigned { term: self.term, number: host.number, assignment };
+            let assigned = host.next(self.term, assignment);
             fx.push(Effect::Send { to, message: ToNode::Assigned(assigned) });
         }
     }
@@ -88,7 +97,9 @@ impl Hosting {
             if id.is_some() && id != host.id && !host.pods.is_empty() {
                 new.push(name.clone());
             }
-            host.id = id;
+            if id != host.id {
+                (host.id, host.boot) = (id, None);
+            }
         }
         for (name, id) in ids {
             self.hosts.insert(name.into(), Host { id: Some(id), ..Host::default() });
@@ -98,14 +109,21 @@ impl Hosting {
         }
     }
 
+    /// This start of a node asks for everything.
+    pub(super) fn asked(&mut self, node: &str, boot: BootId, fx: &mut Vec<Effect>) {
+        if let Some(host) = self.hosts.get_mut(node) {
+            host.boot = Some(boot);
+        }
+        self.tell_whole(node, fx);
+    }
+
     /// Tells a node everything.
     pub(super) fn tell_whole(&mut self, node: &str, fx: &mut Vec<Effect>) {
         let Some(host) = self.hosts.get_mut(node) else { return };
         let Some(to) = host.id else { return };
-        host.number += 1;
         let pods = host.pods.iter().map(|(name, pod)| (name.clone(), Some(pod.stored.clone()))).collect();
         let assignment = Assignment { cell: self.cell, namespace: self.namespace.clone(), whole: true, pods };
-        let assigned = Assigned { term: self.term, number: host.number, assignment };
+        let assigned = host.next(self.term, assignment);
         fx.push(Effect::Send { to, message: ToNode::Assigned(assigned) });
     }
 

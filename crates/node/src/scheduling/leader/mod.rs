@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use telling::TELLING_MAX;
-use waiting::Pods;
+use waiting::{Pods, Waiting};
 
 const POD: &str = "Pod";
 /// At most so many pods are under way at a time.
@@ -368,12 +368,13 @@ impl Leader {
                     self.pods.soon(now.mono, &name);
                 }
             }
-            ToLeader::Ask { .. } => {
+            ToLeader::Ask { boot, .. } => {
                 if let Some(node) = self.hosting.name_of(from).filter(|_| self.begun) {
-                    self.hosting.tell_whole(&node, fx);
+                    self.hosting.asked(&node, boot, fx);
                 }
             }
             ToLeader::WhatBecame { tender, uid, name } => self.on_what_became(from, tender, uid, &name, fx),
+            ToLeader::Keeping { tender, uid, name } => self.on_keeping(from, tender, uid, &name, fx),
         }
     }
 
@@ -416,6 +417,22 @@ impl Leader {
         let under_way = |r: &Round| r.tender == tender && r.winner() == Some(from);
         if !self.rounds.values().any(under_way) {
             fx.push(Effect::Send { to: from, message: ToNode::Release { tender, uid } });
+        }
+    }
+
+    /// A node keeps room for a pod. What a leader before this one has taken an offer for is written in the pod's
+    /// status only.
+    fn on_keeping(&self, from: NodeId, tender: Tender, uid: Uid, name: &str, fx: &mut Vec<Effect>) {
+        if !self.begun {
+            return;
+        }
+        let written = |w: &Waiting| {
+            let node = self.name_of(from);
+            tender.term < self.config.term && node == w.tree["status"]["nominatedNodeName"].as_str()
+        };
+        let wanted = |w: &Waiting| w.uid == uid && w.nominated.map_or_else(|| written(w), |n| n.0 == from);
+        if !self.pods.get(name).is_some_and(wanted) {
+            fx.push(Effect::Send { to: from, message: ToNode::Withdraw { tender, uid } });
         }
     }
 

@@ -4,7 +4,7 @@ use super::asks::{GATEWAY, Then};
 use super::{Happening, MS, NAMESPACE, World, host};
 use crate::keeper::EPOCH_MS;
 use crate::ports::Bug;
-use base::{Chance, RequestId, Uid, Wall};
+use base::{BootId, Chance, RequestId, Uid, Wall};
 use node::assignment::Assignment;
 use node::cell::Objects;
 use node::scheduling::message::{Assigned, ToNode};
@@ -121,7 +121,7 @@ impl World {
         let number = s.told.get(&(term, host)).copied().unwrap_or_default() + 1;
         let assignment =
             Assignment { cell, namespace: NAMESPACE.into(), whole: false, pods: vec![(pod, Some(stored))] };
-        let message = ToNode::Assigned(Assigned { term, number, assignment });
+        let message = ToNode::Assigned(Assigned { term, number, boot: Some(BootId(s.hosts[host].boot)), assignment });
         self.scene(MS, Happening::ToNode { host, message });
     }
 }

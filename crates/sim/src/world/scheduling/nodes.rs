@@ -4,7 +4,7 @@ use super::asks::{GATEWAY, Then};
 use super::{Act, Happening, MS, NAMESPACE, World};
 use crate::checks::Checked;
 use crate::keeper::EPOCH_MS;
-use base::{RequestId, Time, Uid, Wall};
+use base::{BootId, RequestId, Time, Uid, Wall};
 use node::scheduling::{Worker, WorkerEffect, WorkerInput};
 use objects::request::{Body, Verb};
 use serde_json::json;
@@ -18,7 +18,7 @@ impl World {
             return Ok(());
         }
         h.boot += 1;
-        h.worker = Some(Worker::new(h.clock(self.now)));
+        h.worker = Some(Worker::new(h.clock(self.now), BootId(h.boot)));
         let (facts, found) = (h.facts(), h.runs.clone());
         self.work(host, WorkerInput::Facts(facts))?;
         self.work(host, WorkerInput::Found(found))?;
