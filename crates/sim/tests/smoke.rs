@@ -46,6 +46,11 @@ fn a_read_without_quorum_is_caught() {
 }
 
 #[test]
+fn a_promise_forgotten_over_a_change_of_leader_is_caught() {
+    assert_eq!(caught(Bug::ClosedForgotten, 60).unwrap().0, "frontier");
+}
+
+#[test]
 fn an_award_before_its_commit_is_caught() {
     assert_eq!(caught(Bug::AwardBeforeCommit, 40).unwrap().0, "award");
 }

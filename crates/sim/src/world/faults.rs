@@ -10,6 +10,8 @@ const CALENDARS_MS: u64 = 400;
 
 /// How far a calendar jumps ahead at most.
 const JUMP_MS: u64 = 8_000;
+/// And those that a wrong time server sets.
+const AHEAD_MS: (u64, u64) = (6_000, 14_000);
 /// From here on a disk may rot: there is something on it.
 const ROT: u64 = 10 * SECOND;
 
@@ -58,8 +60,8 @@ impl World {
             12 if size > 1 && self.now > ROT && self.dice.faults.below(6) == 0 => self.rot(any),
             13 => {
                 // A leader and a gateway by one wrong time server; and then the leader is gone, so that the next
-                // one's calendar is far behind what was promised.
-                let ahead = self.dice.faults.range(2_000, JUMP_MS);
+                // one's calendar is far behind what was promised: by more than an election takes.
+                let ahead = self.dice.faults.range(AHEAD_MS.0, AHEAD_MS.1);
                 let node = leader.unwrap_or(any);
                 self.keepers[node].clock.ahead_ms = ahead;
                 self.gateway.clock.ahead_ms = ahead;
