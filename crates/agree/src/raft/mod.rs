@@ -30,7 +30,7 @@ mod storage;
 mod tests;
 
 pub use members::Members;
-pub use message::{Body, Message};
+pub use message::{Body, Message, Vote};
 pub use replica::Replica;
 
 use crate::log::{Record, Ticket};

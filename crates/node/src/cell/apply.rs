@@ -98,11 +98,9 @@ impl Cell {
             raft::Effect::Role(role) if role != raft::Role::Leader => self.step_down(fx),
             raft::Effect::Role(_) => {}
             raft::Effect::Closed { revision, index, .. } => self.on_closed(revision, index),
-            raft::Effect::Leading { term, floor } => {
+            raft::Effect::Leading { term, .. } => {
                 self.leading = true;
                 self.term = term;
-                // Nothing at or below the bounds it was elected with was minted by anybody else since.
-                self.closed = self.closed.max(floor);
                 self.begin(now);
                 self.bind(now);
                 if self.config.role == Role::Root {
