@@ -156,6 +156,13 @@ pub enum Effect {
         /// The replica that does not follow.
         from: ReplicaId,
     },
+    /// For the leader here: [`crate::raft::Input::Restarted`].
+    Restarted {
+        /// The cell.
+        cell: CellId,
+        /// The replica, whose process is another than the last that answered.
+        from: ReplicaId,
+    },
     /// For the replica here: [`crate::raft::Input::Unfollowed`].
     Unfollowed {
         /// The cell.
@@ -395,7 +402,10 @@ impl Pair {
         let Some((sent, of)) = self.sent.remove(&number) else { return };
         // An answer to a later beat tells more than those still missing would.
         self.sent = self.sent.split_off(&number);
-        self.held = Some((boot, version));
+        let before = self.held.replace((boot, version));
+        if before.is_some_and(|(b, _)| b != boot) {
+            fx.extend(self.led.iter().map(|(cell, led)| Effect::Restarted { cell: *cell, from: led.member }));
+        }
         if version != of || version != self.version {
             // Of another list: the cells it answers for are not the ones in ours.
             return;

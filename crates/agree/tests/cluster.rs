@@ -300,6 +300,7 @@ impl World {
                     self.step(node, raft::Input::Answered { from, term, sent });
                 }
                 heartbeat::Effect::Strayed { from, .. } => self.step(node, raft::Input::Strayed { from }),
+                heartbeat::Effect::Restarted { from, .. } => self.step(node, raft::Input::Restarted { from }),
                 heartbeat::Effect::Unfollowed { id, last, .. } => {
                     self.step(node, raft::Input::Unfollowed { id, last });
                 }

@@ -148,7 +148,8 @@ fn a_leader_that_steps_down_is_known_at_once_and_a_restarted_peer_gets_the_list_
     two.beat();
     two.follows = Pair::new(Config::default(), BootId(21), two.now);
     two.follow(follow_of(1));
-    assert_eq!(two.beat(), [], "it holds no list");
+    let restarted = Effect::Restarted { cell: CELL, from: ReplicaId(2) };
+    assert_eq!(two.beat(), [restarted], "it holds no list");
     assert_eq!(two.beat(), [answered(two.now)]);
 }
 

@@ -196,6 +196,11 @@ pub enum Input {
         /// The replica.
         from: ReplicaId,
     },
+    /// `from`'s process is another than the one that answered heartbeats before.
+    Restarted {
+        /// The replica.
+        from: ReplicaId,
+    },
     /// The node answers no heartbeat for this binding any more, and last did at `last`.
     Unfollowed {
         /// The binding, from [`Effect::Follow`].

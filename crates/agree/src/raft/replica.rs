@@ -218,6 +218,7 @@ impl Replica {
             Input::Read { id } => self.on_read(now.mono, id, fx),
             Input::Answered { from, term, sent } => self.on_answered(now.mono, from, term, sent, fx),
             Input::Strayed { from } => self.on_strayed(now.mono, from, fx),
+            Input::Restarted { from } => self.on_restarted(from),
             Input::Unfollowed { id, last } => self.on_unfollowed(now.mono, id, last),
             Input::Transfer { to } => self.on_transfer(now.mono, to),
             Input::Close { revision } => self.on_close(revision, fx),
@@ -500,10 +501,20 @@ impl Replica {
                 });
                 self.after_leader_spoke(from, term, fx);
             }
-            Body::Appended { index, commit } => self.library(MessageType::MsgAppendResponse, from, term, |m| {
-                m.index = index;
-                m.commit = commit;
-            }),
+            Body::Appended { index, commit } => {
+                self.library(MessageType::MsgAppendResponse, from, term, |m| {
+                    m.index = index;
+                    m.commit = commit;
+                });
+                // The library takes the highest that was ever said; but who has started anew may know less. Of a
+                // late answer nothing comes but one more append.
+                if self.is_leader()
+                    && term == self.term()
+                    && let Some(p) = self.raw.raft.mut_prs().get_mut(from.0)
+                {
+                    p.committed_index = commit;
+                }
+            }
             Body::AppendRefused { index, hint_index, hint_term, commit } => {
                 self.library(MessageType::MsgAppendResponse, from, term, |m| {
                     m.index = index;
@@ -690,6 +701,16 @@ impl Replica {
         }
         // While a snapshot is under way the library sends nothing: its piece has to tell.
         self.resend_piece(now, from, fx);
+    }
+
+    /// Whoever starts anew knows no commit that it had not written down, and most are not: it is told again, with
+    /// every beat it answers until it says that it knows.
+    fn on_restarted(&mut self, from: ReplicaId) {
+        if self.is_leader()
+            && let Some(p) = self.raw.raft.mut_prs().get_mut(from.0)
+        {
+            p.committed_index = 0;
+        }
     }
 
     fn on_transfer(&mut self, now: Time, to: ReplicaId) {

@@ -203,6 +203,25 @@ fn the_lease_counts_from_the_send_time_of_what_a_quorum_answered() {
 }
 
 #[test]
+fn a_follower_that_started_anew_is_told_the_commit_again() {
+    let mut one = start(1, members(3)).elected();
+    let (term, index) = (one.replica.term(), one.replica.last().0);
+    let said = |commit| Body::Appended { index, commit };
+    let answered = |sent| Input::Answered { from: ReplicaId(2), term, sent };
+    let told = |fx: &[Effect]| sent(fx).iter().any(|b| matches!(b, Body::Append { commit, .. } if *commit == index));
+    one.step(one.from(2, term, said(index)));
+    assert!(!told(&one.step(answered(one.now.mono))), "it knows");
+    // Its power was cut, and an append from before, without the commit, was what it heard first.
+    one.step(one.from(2, term, said(0)));
+    assert!(told(&one.step(answered(one.now.mono))));
+    one.step(one.from(2, term, said(index)));
+    assert!(!told(&one.step(answered(one.now.mono))), "it knows again");
+    // What it answered to that was lost; but its node says that it is another process.
+    one.step(Input::Restarted { from: ReplicaId(2) });
+    assert!(told(&one.step(answered(one.now.mono))));
+}
+
+#[test]
 fn a_leader_ends_its_lease_before_it_hands_over() {
     let mut one = start(1, members(3)).elected();
     let term = one.replica.term();

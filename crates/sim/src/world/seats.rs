@@ -228,6 +228,7 @@ impl World {
                     (cell, raft::Input::Answered { from, term, sent })
                 }
                 heartbeat::Effect::Strayed { cell, from } => (cell, raft::Input::Strayed { from }),
+                heartbeat::Effect::Restarted { cell, from } => (cell, raft::Input::Restarted { from }),
                 heartbeat::Effect::Unfollowed { cell, id, last } => (cell, raft::Input::Unfollowed { id, last }),
             };
             self.local.push_back(Local::Cell(node, cell, Input::Heartbeat(input)));
