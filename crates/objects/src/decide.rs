@@ -146,8 +146,8 @@ impl Visit<'_> {
 
     fn get(&mut self) -> Outcome<Decision> {
         let stored = self.stored()?;
-        let asked = crate::read::parse_revision(&self.req.options.resource_version)
-            .map_err(|m| Box::new(Status::bad_request(m)))?;
+        let asked =
+            crate::read::parse_revision(&self.req.options.resource_version).map_err(|m| Box::new(Status::bare(m)))?;
         // The node waits for a revision that is on its way before it asks; here it is too late.
         if asked > self.env.revision.max(stored.revision) {
             return Err(Box::new(Status::too_large_resource_version(asked.get(), self.env.revision.get())));

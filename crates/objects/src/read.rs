@@ -18,21 +18,30 @@ use base::Revision;
 /// Reads a `resourceVersion` parameter: empty and `0` are no demand.
 ///
 /// # Errors
-/// The text of a 400: no number, or one that no revision can be.
+/// What is wrong with it: no number, or one that no revision can be. A list answers this with 400, all others
+/// with 500, as Kubernetes does.
 pub fn parse_revision(text: &str) -> Result<Revision, String> {
     if text.is_empty() {
         return Ok(Revision::ZERO);
     }
-    let why = match text.parse::<u64>() {
+    let why = match parse_uint(text) {
         Ok(n) => match Revision::from_u64(n) {
             Some(r) => return Ok(r),
-            None => "value out of range",
+            None => format!("strconv.ParseUint: parsing {}: value out of range", quote(text)),
         },
-        Err(e) if *e.kind() == std::num::IntErrorKind::PosOverflow => "value out of range",
-        Err(_) => "invalid syntax",
+        Err(why) => why,
     };
-    let q = quote(text);
-    Err(format!("resourceVersion: Invalid value: {q}: strconv.ParseUint: parsing {q}: {why}"))
+    Err(format!("resourceVersion: Invalid value: {}: {why}", quote(text)))
+}
+
+/// Go's `strconv.ParseUint`, with its words for what is none.
+pub(crate) fn parse_uint(text: &str) -> Result<u64, String> {
+    let why = match text.parse::<u64>() {
+        Ok(n) if !text.starts_with('+') => return Ok(n),
+        Err(e) if *e.kind() == std::num::IntErrorKind::PosOverflow => "value out of range",
+        _ => "invalid syntax",
+    };
+    Err(format!("strconv.ParseUint: parsing {}: {why}", quote(text)))
 }
 
 /// `ValidateListOptions` of apimachinery.

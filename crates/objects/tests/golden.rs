@@ -63,10 +63,7 @@ const ELSEWHERE: &[(usize, &str)] = &[
 
 /// behaviours.json, by index.
 const BEHAVIOURS_NOT_YET: &[(usize, &str)] = &[
-    (15, "400 here: no fault of the server's"),
     (26, "kube-root-ca.crt is filled by a controller: see node's written_by_controllers"),
-    (32, "400 here: no fault of the server's"),
-    (42, "the order of keys in the patched object's text"),
     (46, "controllers wrote to it: see node's written_by_controllers"),
     (47, "controllers wrote to it: see node's written_by_controllers"),
     (49, "controllers wrote to it: see node's written_by_controllers"),

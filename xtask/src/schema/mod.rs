@@ -163,12 +163,11 @@ impl Builder<'_> {
         {
             bail!("Go lacks the field {extra} that OpenAPI has");
         }
-        fields.sort_by(|a, b| a.name.cmp(&b.name));
         let atomic = schema.as_ref().is_some_and(|s| s["x-kubernetes-map-type"] == "atomic");
         // A message without a layout here (alpha types that stable ones refer to) is known by Go's tags.
         let numbered = fields.is_empty() || fields.iter().any(|f| f.number != 0);
         let proto = if numbered { message } else { String::new() };
-        Ok(TypeRow { proto, atomic, fields })
+        Ok(TypeRow::new(proto, atomic, fields))
     }
 
     fn flatten(&mut self, path: &str, name: &str, via: &[u32], out: &mut Vec<Flat>) -> Result<()> {

@@ -56,8 +56,27 @@ pub(super) struct TypeRow {
     pub(super) proto: String,
     #[serde(rename = "a", skip_serializing_if = "is_false")]
     pub(super) atomic: bool,
+    /// The fields' names in Go's order, where that is not the one their numbers say.
+    #[serde(rename = "o", skip_serializing_if = "Vec::is_empty")]
+    pub(super) order: Vec<String>,
     #[serde(rename = "f")]
     pub(super) fields: Vec<FieldRow>,
+}
+
+impl TypeRow {
+    /// Of fields in the order of the Go struct.
+    pub(super) fn new(proto: String, atomic: bool, mut fields: Vec<FieldRow>) -> TypeRow {
+        let order: Vec<String> = fields.iter().map(|f| f.name.clone()).collect();
+        fields.sort_by(|a, b| a.name.cmp(&b.name));
+        // As the reader does.
+        let mut numbered: Vec<&FieldRow> = fields.iter().collect();
+        numbered.sort_by_key(|f| {
+            let first = ["kind", "apiVersion"].iter().position(|n| f.number == 0 && *n == f.name);
+            (first.unwrap_or(2), [f.via.as_slice(), &[f.number]].concat())
+        });
+        let told = numbered.iter().map(|f| &f.name).eq(&order);
+        TypeRow { proto, atomic, order: if told { Vec::new() } else { order }, fields }
+    }
 }
 
 /// Everything.

@@ -62,7 +62,8 @@ impl Visit<'_> {
                 _ => {}
             }
         }
-        let revision_given = !obj.at("metadata").text("resourceVersion").is_empty();
+        // What is no number is passed over, as the store does that Kubernetes has.
+        let revision_given = crate::read::parse_uint(obj.at("metadata").text("resourceVersion")).is_ok_and(|r| r > 0);
         {
             let now = self.env.now;
             let uid = self.req.uid.to_string();
@@ -82,7 +83,7 @@ impl Visit<'_> {
         self.admit(Operation::Create, &mut obj, None)?;
         let name = obj.at("metadata").text("name").to_owned();
         if revision_given {
-            return Err(Box::new(Status::bad_request("resourceVersion should not be set on objects to be created")));
+            return Err(Box::new(Status::bare("resourceVersion should not be set on objects to be created")));
         }
         match taken {
             _ if self.view.get(self.kind.storage, &name).is_none() => {}

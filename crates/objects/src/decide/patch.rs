@@ -5,7 +5,8 @@ use super::{Outcome, Visit, default};
 use crate::Tree;
 use crate::codec::{self, Unknown};
 use crate::decision::Decision;
-use crate::patch;
+use crate::patch::go_json::Walked;
+use crate::patch::{self, go_json};
 use crate::rbac::{self, Attributes};
 use crate::request::{Body, PatchType, Request, Verb};
 use crate::schema::{self, TypeId};
@@ -41,7 +42,7 @@ impl Visit<'_> {
         };
         let live = stored.as_ref().map(|s| views::from_storage(self.kind, s.tree()));
         let applied = owned::apply(self, live.as_ref(), &config)?;
-        let mut new = self.conformed(owned::type_of(self.kind), applied)?;
+        let mut new = self.conformed(owned::type_of(self.kind), applied, &[], Tree::to_string)?;
         default(self.kind, &mut new);
         match stored {
             Some(stored) => self.change(stored, new, false),
@@ -64,45 +65,61 @@ impl Visit<'_> {
     pub(super) fn patched(&mut self, ty: Option<TypeId>, mut current: Tree) -> Outcome<Tree> {
         let (kind, bytes) = self.patch_body()?;
         let patch = patch::parse(&bytes)?;
-        match kind {
-            PatchType::Json => {
+        let schema = schema::builtin();
+        let types = |types: &[&str]| Box::new(Status::unsupported_media_type(types));
+        match (kind, ty) {
+            (PatchType::Json, _) => {
                 let found = patch::json::apply(&mut current, &patch)?;
-                self.strict(&found, |all| patch::undecodable(&patch, &format!("strict decoding error: {all}")))?;
+                let walked = Walked::by_operations(&patch);
+                self.conformed(ty, current, &found, |tree| go_json::text(schema, ty, tree, &walked))
             }
-            PatchType::Merge => patch::merge::apply(&mut current, &patch)?,
-            PatchType::Strategic => match ty {
-                Some(ty) => patch::strategic::apply(schema::builtin(), ty, &mut current, &patch)?,
-                None => {
-                    return Err(Box::new(Status::unsupported_media_type(&[
-                        "application/json-patch+json",
-                        "application/merge-patch+json",
-                        "application/apply-patch+yaml",
-                    ])));
-                }
-            },
-            PatchType::Apply => {
-                return Err(Box::new(Status::unsupported_media_type(&[
-                    "application/json-patch+json",
-                    "application/merge-patch+json",
-                    "application/strategic-merge-patch+json",
-                ])));
+            (PatchType::Merge, _) => {
+                patch::merge::apply(&mut current, &patch)?;
+                let walked = Walked::by_merge(&patch);
+                self.conformed(ty, current, &[], |tree| go_json::text(schema, ty, tree, &walked))
             }
+            (PatchType::Strategic, Some(of)) => {
+                patch::strategic::apply(schema, of, &mut current, &patch)?;
+                self.conformed(ty, current, &[], |_| patch::printed(&patch))
+            }
+            (PatchType::Strategic, None) => Err(types(&[
+                "application/json-patch+json",
+                "application/merge-patch+json",
+                "application/apply-patch+yaml",
+            ])),
+            (PatchType::Apply, _) => Err(types(&[
+                "application/json-patch+json",
+                "application/merge-patch+json",
+                "application/strategic-merge-patch+json",
+            ])),
         }
-        self.conformed(ty, current)
     }
 
     /// A patched object as decoding would have made it: typed, in canonical form, unknown fields refused,
-    /// warned of or dropped as the request asks.
-    pub(super) fn conformed(&mut self, ty: Option<TypeId>, tree: Tree) -> Outcome<Tree> {
+    /// warned of or dropped as the request asks, together with what was found in the patch before. `shown` is
+    /// how it looks in a refusal.
+    pub(super) fn conformed(
+        &mut self,
+        ty: Option<TypeId>,
+        tree: Tree,
+        found: &[String],
+        shown: impl Fn(&Tree) -> String,
+    ) -> Outcome<Tree> {
         // Merging puts nothing deeper than it lies in the patch, whose parser lets in a little more than bodies.
         if patch::depth(&tree, &mut 0) > codec::MAX_DEPTH {
             return Err(Box::new(Status::unprocessable_patch()));
         }
-        let Some(ty) = ty else { return Ok(tree) };
-        let decoded = codec::json::conform(schema::builtin(), ty, tree.clone(), Unknown::Drop)
-            .map_err(|e| Box::new(patch::undecodable(&tree, &e.to_string())))?;
-        self.strict(&decoded.strict, |all| patch::undecodable(&tree, &format!("strict decoding error: {all}")))?;
-        Ok(decoded.tree)
+        let (decoded, strict) = match ty {
+            None => (tree.clone(), Vec::new()),
+            Some(ty) => {
+                let decoded = codec::json::conform(schema::builtin(), ty, tree.clone(), Unknown::Drop)
+                    .map_err(|e| Box::new(patch::undecodable(&shown(&tree), &e.to_string())))?;
+                (decoded.tree, decoded.strict)
+            }
+        };
+        let all = [found, &strict].concat();
+        self.strict(&all, |all| patch::undecodable(&shown(&tree), &format!("strict decoding error: {all}")))?;
+        Ok(decoded)
     }
 
     pub(super) fn patch_body(&self) -> Outcome<(PatchType, Bytes)> {

@@ -55,7 +55,7 @@ impl Visit<'_> {
             let (kind, bytes) = self.patch_body()?;
             if kind == PatchType::Apply {
                 let config = self.configuration(&bytes)?;
-                let config = self.conformed(ty, config)?;
+                let config = self.conformed(ty, config, &[], Tree::to_string)?;
                 return self.apply_scale(stored, &obj, &config);
             }
             self.patched(ty, scale_of(self.kind, &obj))?
@@ -78,7 +78,7 @@ impl Visit<'_> {
         let (api_version, kind) = (views::api_version(self.kind), self.kind.kind);
         let own = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name}, "spec": spec});
         let applied = owned::apply(self, Some(obj), &own)?;
-        let new = self.conformed(owned::type_of(self.kind), applied)?;
+        let new = self.conformed(owned::type_of(self.kind), applied, &[], Tree::to_string)?;
         let mut new = self.named(config, new)?;
         // What nobody sets any more is what it is by default.
         default(self.kind, &mut new);

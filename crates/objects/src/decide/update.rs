@@ -110,10 +110,10 @@ impl Visit<'_> {
             }
             return Ok(());
         }
-        match text.parse::<u64>() {
+        match crate::read::parse_uint(text) {
             Ok(n) if n == stored.get() => Ok(()),
             Ok(_) => Err(Box::new(Status::modified(self.kind, self.name()))),
-            Err(_) => Err(Box::new(Status::bad_request(crate::read::parse_revision(text).err().unwrap_or_default()))),
+            Err(why) => Err(Box::new(Status::bare(why))),
         }
     }
 }

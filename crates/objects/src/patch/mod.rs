@@ -5,6 +5,7 @@
 //! body that was sent. Errors are the `Status` a Kubernetes API server would answer.
 
 pub mod apply;
+pub mod go_json;
 mod go_text;
 pub mod json;
 pub mod merge;
@@ -29,13 +30,18 @@ pub(crate) fn depth(value: &Tree, measured: &mut usize) -> usize {
     }
 }
 
-/// 422 for a patched object that no longer decodes; `why` is the decoder's text
+/// 422 for a patched object that no longer decodes: its text, and what the decoder says of it
 /// (`json: cannot unmarshal number into Go struct field ConfigMap.data of type string`).
-pub fn undecodable(patched: &Tree, why: &str) -> Status {
-    let field = crate::status::invalid("patch", &Tree::String(patched.to_string()), why);
+pub fn undecodable(patched: &str, why: &str) -> Status {
+    let field = crate::status::invalid("patch", &Tree::from(patched), why);
     let mut status = Status::invalid_kind("", "", "", &[field]);
     if let Some(details) = status.details.as_mut() {
         details.kind.clear();
     }
     status
+}
+
+/// A strategic merge patch as Kubernetes prints it where another would print the object: Go's `%+v` of a map.
+pub fn printed(patch: &Tree) -> String {
+    go_text::value(patch)
 }

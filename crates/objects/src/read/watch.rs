@@ -74,11 +74,11 @@ impl WatchPlan {
     /// Checks a watch's parameters.
     ///
     /// # Errors
-    /// 400 or 422 in the API server's words.
+    /// 400, 422, and 500 for a revision that is none, in the API server's words.
     pub fn new(kind: &Kind, namespace: Option<&str>, o: &Options) -> Result<WatchPlan, Box<Status>> {
         check_options(o, true)?;
         let selection = selection(kind, o)?;
-        let asked = parse_revision(&o.resource_version).map_err(|m| Box::new(Status::bad_request(m)))?;
+        let asked = parse_revision(&o.resource_version).map_err(|m| Box::new(Status::bare(m)))?;
         let demand = if o.resource_version.is_empty() { None } else { Some(asked) };
         let start = match o.send_initial_events {
             Some(true) => WatchStart::State { not_older_than: demand, mark: o.bookmarks },
@@ -221,6 +221,6 @@ mod tests {
         assert_eq!(start("5", Some(true), true), state(Some(five), true));
         assert_eq!(start("", Some(false), true), Ok(WatchStart::Newest(None)));
         assert_eq!(start("5", Some(false), true), Ok(WatchStart::After(five)));
-        assert_eq!(start("x", None, false).unwrap_err().code, 400);
+        assert_eq!(start("x", None, false).unwrap_err().code, 500);
     }
 }

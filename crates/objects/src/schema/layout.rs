@@ -1,4 +1,5 @@
-//! The order of a struct's fields in protobuf: embedded structs, which JSON does not show, put back.
+//! The order of a struct's fields in protobuf, where embedded structs, which JSON does not show, are put back, and
+//! in Go.
 
 use super::Field;
 
@@ -18,6 +19,19 @@ pub enum Holds {
     Field(usize),
     /// A message for an embedded struct; its fields are the parent's own in JSON.
     Embedded(Vec<Slot>),
+}
+
+/// The fields in the order of the Go struct: as `told`; if nothing is, by their numbers, `kind` and `apiVersion`
+/// first.
+pub(super) fn order<T: AsRef<str>>(fields: &[Field], told: &[T]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..fields.len()).collect();
+    order.sort_by_cached_key(|i| {
+        let f = &fields[*i];
+        let told = told.iter().position(|n| n.as_ref() == f.name);
+        let first = ["kind", "apiVersion"].iter().position(|n| f.number == 0 && *n == f.name);
+        (told, first.unwrap_or(2), [f.via.as_slice(), &[f.number]].concat())
+    });
+    order
 }
 
 /// The slots of a struct's message by ascending number, as gogo-protobuf writes them. Fields without a

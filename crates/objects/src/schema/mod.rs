@@ -176,6 +176,8 @@ pub struct ObjectType {
     pub open: bool,
     /// Its protobuf message's fields in the order they are written; empty if it has none.
     pub layout: Vec<Slot>,
+    /// The indexes of its fields in the order of the Go struct, in which Go's encoder writes them.
+    pub order: Vec<usize>,
 }
 
 impl ObjectType {

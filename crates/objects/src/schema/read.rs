@@ -3,7 +3,8 @@
 //! A field's keys there: `n` name, `t` type, `p` protobuf number, `v` numbers on the way to it, `z` what
 //! becomes of the zero value (`k` kept, `n` null, `w` written, dropped if left out), `r` required, `l` list-map
 //! keys (empty for a set), `a` atomic, `g` granular, `s` patch strategy, `k` merge key, `d` default, `e` enum. A
-//! type's: `p` protobuf message, `a` atomic, `f` fields. A type word is a scalar's, `any`, `[]`, `[w]` or
+//! type's: `p` protobuf message, `a` atomic, `f` fields, `o` their names in Go's order, where that is not the one
+//! of their numbers. A type word is a scalar's, `any`, `[]`, `[w]` or
 //! `{}` before the item's (list, wrapped list, map), or a struct's name.
 
 use super::{Alternative, Field, ListKind, ObjectType, PatchRule, Scalar, Schema, Type, TypeId, Zero};
@@ -27,6 +28,8 @@ struct TypeRow<'a> {
     a: bool,
     #[serde(borrow)]
     f: Vec<FieldRow<'a>>,
+    #[serde(default, borrow)]
+    o: Vec<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
@@ -75,6 +78,7 @@ pub(super) fn table(json: &[u8]) -> Schema {
     for (i, (name, row)) in table.types.into_iter().enumerate() {
         let fields: Vec<Field> = row.f.into_iter().map(|f| b.field(f)).collect();
         let layout = super::layout::of(&fields);
+        let order = super::layout::order(&fields, &row.o);
         let object = ObjectType {
             name: name.into_owned(),
             proto: row.p.into_owned(),
@@ -82,6 +86,7 @@ pub(super) fn table(json: &[u8]) -> Schema {
             atomic: row.a,
             open: false,
             layout,
+            order,
         };
         b.schema.types[i] = Type::Object(object);
     }

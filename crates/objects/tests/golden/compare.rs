@@ -49,6 +49,14 @@ fn normal_text(key: &str, text: &str) -> String {
             out.truncate(i + prefix.len());
         }
     }
+    // In the text of a whole object, which is quoted.
+    for key in ["resourceVersion", "creationTimestamp", "time"] {
+        let begin = format!("{key}\\\":\\\"");
+        let mut parts = out.split(&begin).map(str::to_owned);
+        let first = parts.next().unwrap_or_default();
+        let rest = parts.map(|part| format!("{begin}<{key}>{}", part.find("\\\"").map_or("", |end| &part[end..])));
+        out = std::iter::once(first).chain(rest).collect();
+    }
     out = out.replace("9000000000000000000", "99999999999");
     // Which revision is current differs.
     if let Some(i) = out.find(", current: ") {
