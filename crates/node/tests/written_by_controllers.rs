@@ -26,6 +26,9 @@ const WRITTEN: [usize; 7] = [46, 47, 49, 59, 94, 95, 97];
 /// Of these what lies outside the status: theirs was observed in the midst of a sync, of which
 /// kube-controller-manager writes the condition before, ours together with the counts.
 const UNDER_WAY: [usize; 2] = [47, 49];
+/// The Node that was created, and what a change of it showed of those of `kube-controller-manager` that had been at
+/// it: nobody had ever said how it is.
+const NODE: (usize, usize) = (23, 111);
 /// A list in which one object is a controller's.
 const ROOT_CA: usize = 26;
 
@@ -35,10 +38,15 @@ fn load(text: &str) -> Vec<Tree> {
 
 /// The request of an entry about a namespaced object in `gold`.
 fn request(mesh: &mut Mesh, entry: &Tree, query: &str, w: &World) -> Option<Request> {
-    let path = format!("{}{query}", entry["path"].as_str()?);
+    let path = entry["path"].as_str()?;
     if !path.contains("/namespaces/gold/") || path.contains("/token") || path.contains("/exec") {
         return None;
     }
+    any_request(mesh, entry, query, w)
+}
+
+fn any_request(mesh: &mut Mesh, entry: &Tree, query: &str, w: &World) -> Option<Request> {
+    let path = format!("{}{query}", entry["path"].as_str()?);
     let headers = &entry["headers"];
     let body = match &entry["body"] {
         Tree::Null => Vec::new(),
@@ -120,6 +128,19 @@ fn what_controllers_had_written_is_what_ours_write() {
         let _ = w.request(request);
     }
     assert!(report.is_empty(), "{report}");
+}
+
+#[test]
+fn what_controllers_had_written_to_a_node_is_what_ours_write() {
+    let (mut w, mut mesh) = (World::registry(), Mesh::new());
+    let created = load(include_str!("../../objects/tests/golden/created_with_defaults.json"));
+    let behaviours = load(include_str!("../../objects/tests/golden/behaviours.json"));
+    let (created, changed) = (&created[NODE.0], &behaviours[NODE.1]);
+    let request = any_request(&mut mesh, created, "", &w).unwrap();
+    assert_eq!(difference(&w.request(request).unwrap(), &created["response"]), "");
+    w.settle();
+    let request = any_request(&mut mesh, changed, "", &w).unwrap();
+    assert_eq!(difference(&w.request(request).unwrap(), &changed["response"]), "");
 }
 
 /// Goes on until a request would be answered as it was; otherwise says how it would have been at best.

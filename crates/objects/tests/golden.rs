@@ -76,7 +76,7 @@ const BEHAVIOURS_NOT_YET: &[(usize, &str)] = &[
     (94, "controllers wrote to it: see node's written_by_controllers"),
     (95, "controllers wrote to it: see node's written_by_controllers"),
     (97, "controllers wrote to it: see node's written_by_controllers"),
-    (111, "no ttl controller annotates it, and who never said that it is ready keeps its taint"),
+    (111, "controllers wrote to it: see node's written_by_controllers"),
 ];
 
 fn admin() -> User {

@@ -21,6 +21,7 @@ pub mod pod_garbage;
 pub mod replicaset;
 pub mod slices;
 pub mod taint_eviction;
+pub mod ttl;
 
 use base::Wall;
 use objects::Tree;

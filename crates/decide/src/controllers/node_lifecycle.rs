@@ -108,9 +108,6 @@ fn tainted(node: &Tree, now: Wall) -> Vec<Tree> {
         want.extend([(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]);
     } else if is("Ready", "False") {
         want.extend([(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")]);
-    } else if !is("Ready", "True") {
-        // It has not said anything yet: what it was made with stays.
-        want.push((NOT_READY, "NoSchedule"));
     }
     want.extend(PRESSURES.iter().filter(|(kind, _)| is(kind, "True")).map(|(_, key)| (*key, "NoSchedule")));
     if node["spec"]["unschedulable"] == true {
@@ -183,12 +180,17 @@ mod tests {
     }
 
     #[test]
-    fn a_new_node_keeps_the_taint_it_was_made_with_until_it_speaks() {
+    fn a_new_node_loses_the_taint_it_was_made_with_unless_it_says_that_it_is_not_ready() {
+        // So does kube-controller-manager: its doNoScheduleTaintingPass looks at the conditions there are.
         let mut n = node("True", json!([{"key": NOT_READY, "effect": "NoSchedule"}]));
         n["status"] = json!({});
         let p = plan(&n, Duration::ZERO, NOW);
-        assert!(p.actions.is_empty());
+        assert!(matches!(&p.actions[..], [Action::Update { tree }] if tree["spec"]["taints"].is_null()));
         assert_eq!(p.again, Some(NOW + STARTUP_GRACE));
+        assert_eq!(
+            keys(&settled(n, STARTUP_GRACE)),
+            pairs(&[("unreachable", "NoSchedule"), ("unreachable", "NoExecute")])
+        );
     }
 
     #[test]

@@ -63,6 +63,8 @@ enum Controller {
     Kubernetes,
     NodeLifecycle,
     TaintEviction,
+    /// The time for which nodes believe what they read.
+    Ttl,
 }
 
 impl Controller {
@@ -83,6 +85,7 @@ impl Controller {
             Controller::Mirroring => "endpointslicemirroring-controller",
             Controller::Kubernetes => "kube-apiserver",
             Controller::NodeLifecycle | Controller::TaintEviction => "node-controller",
+            Controller::Ttl => "ttl-controller",
         }
     }
 

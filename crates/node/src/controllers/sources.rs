@@ -8,7 +8,7 @@ use super::{Controller, Controllers};
 use crate::bundle::Bundle;
 use crate::cell::Objects;
 use decide::controllers::garbage::{self, Item, Presence};
-use decide::controllers::{Plan, Pod, Refused, Target, deployment, events, node_lifecycle, replicaset};
+use decide::controllers::{Plan, Pod, Refused, Target, deployment, events, node_lifecycle, replicaset, ttl};
 use objects::Tree;
 use objects::kinds::{self, Home};
 use objects::record::{Meta, Owner, Stored};
@@ -50,6 +50,12 @@ impl Controllers {
                     self.heard.remove(&key.name);
                 }
                 self.add(Controller::NodeLifecycle, key.clone());
+                self.add(Controller::Ttl, key.clone());
+                if before.is_none() != after.is_none() && ttl::is_step(self.nodes()) {
+                    let all = self.objects.iter().flat_map(|o| o.list(NODE)).map(|(name, _)| name);
+                    let all: Vec<Key> = all.map(|name| Key { storage: NODE.into(), name }).collect();
+                    all.into_iter().for_each(|key| self.add(Controller::Ttl, key));
+                }
             }
             EVENT => self.later(Controller::Events, EVENT, events::KEPT),
             _ => {}
@@ -174,6 +180,7 @@ impl Controllers {
             (_, None) => Plan::default(),
             (Controller::TaintEviction, Some(stored)) => self.plan_taint_eviction(&stored),
             (Controller::NodeLifecycle, Some(stored)) => self.plan_node(&work.key.name, &stored),
+            (Controller::Ttl, Some(stored)) => ttl::plan(&stored.tree(), self.nodes()),
             (Controller::EndpointSlices, Some(service)) => self.plan_slices(&objects, &service),
             (Controller::ReplicaSet, Some(stored)) => self.plan_replica_set(&objects, &stored, refused),
             (Controller::Deployment, Some(stored)) => self.plan_deployment(&objects, &stored, refused),
@@ -198,6 +205,10 @@ impl Controllers {
         let related: Vec<&Pod> =
             sets.iter().flat_map(|uid| self.index.pods_of(uid)).map(|p| &**p).filter(|p| p.is_active()).collect();
         replicaset::plan(&set, &pods, &related, refused, self.now.wall)
+    }
+
+    fn nodes(&self) -> usize {
+        self.index.counts.get(NODE).copied().unwrap_or_default()
     }
 
     fn plan_node(&self, name: &str, stored: &Stored) -> Plan {
