@@ -219,7 +219,7 @@ impl Cell {
         }
         let Some(id) = id else { return };
         self.flight.applied(id.0);
-        let waiting = self.proposed.remove(&id);
+        let waiting = self.proposed.remove(id);
         if again {
             // What it was decided on did not come to be, or came to be before: it is decided again, and so is
             // whatever was answered on it.
@@ -284,7 +284,7 @@ impl Cell {
     fn on_dropped(&mut self, now: Now, id: CallId, why: Why, fx: &mut Vec<Effect>) {
         if self.flight.withdraw(id.0) {
             // What was proposed on top of it fails its preconditions and is decided again.
-            if let Some(waiting) = self.proposed.remove(&id) {
+            if let Some(waiting) = self.proposed.remove(id) {
                 let outcome = match why {
                     Why::NotLeader { .. } | Why::Overwritten => Outcome::NotLeader,
                     Why::Busy => Outcome::Busy,
@@ -318,7 +318,7 @@ impl Cell {
         self.flight.clear();
         self.bound = 0;
         let mut lost: Vec<(ReplyTo, Outcome)> = Vec::new();
-        lost.extend(std::mem::take(&mut self.proposed).into_values().map(|w| (w.asked.to, Outcome::Unknown)));
+        lost.extend(self.proposed.take().map(|w| (w.asked.to, Outcome::Unknown)));
         lost.extend(self.hold.clear().into_iter().map(|p| (p.asked.to, Outcome::NotLeader)));
         self.closing = None;
         self.to_close = Revision::ZERO;

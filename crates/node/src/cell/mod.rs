@@ -13,6 +13,7 @@ mod close;
 mod flight;
 mod hold;
 mod outcome;
+mod proposed;
 mod records;
 mod request;
 mod room;
@@ -30,6 +31,7 @@ use flight::Flight;
 use hold::Hold;
 use objects::decision::Answer;
 use objects::request::{Config as Settings, Request};
+use proposed::Proposed;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -328,7 +330,7 @@ pub struct Cell {
     ample: bool,
     next_call: u64,
     flight: Flight,
-    proposed: BTreeMap<CallId, Waiting>,
+    proposed: Proposed,
     hold: Hold<Pending>,
     futures: Vec<Future>,
     collects: Vec<Collect>,
@@ -383,7 +385,7 @@ impl Cell {
             ample: true,
             next_call: 1,
             flight: Flight::default(),
-            proposed: BTreeMap::new(),
+            proposed: Proposed::default(),
             hold: Hold::default(),
             futures: Vec::new(),
             collects: Vec::new(),
@@ -453,6 +455,7 @@ impl Cell {
     pub fn check(&self) {
         self.member.check();
         self.flight.check();
+        self.proposed.check();
         assert!(self.member_effects.is_empty(), "an effect of the member was left undone");
         assert!(self.leading || self.flight.len() == 0, "entries in flight without leading");
         assert!(self.leading || self.hold.len() == 0, "answers held without leading");

@@ -50,7 +50,7 @@ impl Cell {
                 return self.hold_answer(now, false, asked, finding);
             }
             // Its first attempt is under way here: what this one would see in flight is itself.
-            if self.proposed.values().any(|w| w.asked.request.id == request.id) {
+            if self.proposed.has(request.id) {
                 return self.reply(asked.to, Outcome::Unknown, fx);
             }
             if self.member.cell().clock().ahead_ms(now.wall) > self.config.ahead_ms_max {
