@@ -106,19 +106,57 @@ pub struct List {
     /// Texts for Warning headers.
     pub warnings: Vec<String>,
     /// The objects' bytes in the version asked for, `kind` and `apiVersion` first.
-    pub items: Box<dyn Iterator<Item = Bytes> + Send>,
+    pub items: Box<dyn Items>,
 }
 
 impl List {
     /// What a [`objects::read::ListPlan`] found, in the version of `kind`.
-    pub fn of(kind: &'static Kind, answer: ListAnswer, warnings: Vec<String>) -> List {
+    ///
+    /// Of a list that its client reads slowly no more is held than the objects it names, and each only until it is
+    /// written: never the state around them, which goes on and would be kept whole.
+    pub fn of<K: AsRef<[u8]> + Send + 'static>(
+        kind: &'static Kind,
+        answer: ListAnswer<K>,
+        warnings: Vec<String>,
+    ) -> List {
         List {
             revision: answer.revision,
             continue_token: answer.continue_token,
             remaining: answer.remaining,
             warnings,
-            items: Box::new(answer.items.into_iter().map(|s| views::bytes_from_storage(kind, &s.json))),
+            items: Box::new(Held { kind, is_view: views::is_view(kind), held: answer.items.into_iter() }),
         }
+    }
+}
+
+/// Objects one after the other, each lent while it is written: counting that somebody holds its bytes, and again that
+/// nobody does, costs as much as to write them.
+pub trait Items: Send {
+    /// Hands out the next one; false if there is none.
+    fn write_next(&mut self, write: &mut dyn FnMut(&[u8])) -> bool;
+}
+
+impl<I: Iterator<Item = Bytes> + Send> Items for I {
+    fn write_next(&mut self, write: &mut dyn FnMut(&[u8])) -> bool {
+        self.next().map(|json| write(&json)).is_some()
+    }
+}
+
+/// What a list has kept, in the version of a kind.
+struct Held<K> {
+    kind: &'static Kind,
+    is_view: bool,
+    held: std::vec::IntoIter<K>,
+}
+
+impl<K: AsRef<[u8]> + Send> Items for Held<K> {
+    fn write_next(&mut self, write: &mut dyn FnMut(&[u8])) -> bool {
+        let Some(kept) = self.held.next() else { return false };
+        match self.is_view {
+            true => write(&views::converted(self.kind, kept.as_ref())),
+            false => write(kept.as_ref()),
+        }
+        true
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::handle::Head;
 use crate::negotiate::{self, Accepted, Format, Shape};
-use crate::port::{Event, List, Refusal};
+use crate::port::{Event, Items, List, Refusal};
 use crate::respond::Pieces;
 use crate::status;
 use crate::watch::Frames;
@@ -208,14 +208,17 @@ pub(crate) fn list(list: List, renderer: Renderer) -> Result<ListPieces, Refusal
         _ => "\"items\":".to_owned(),
     };
     let head = format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{metadata},{items}");
-    Ok(ListPieces { head: Some(head), items: list.items, renderer, any: false })
+    let gvk = format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",", renderer.kind.kind, renderer.kind.api_version());
+    Ok(ListPieces { head: Some(head), items: list.items, renderer, gvk: gvk.into_bytes(), any: false })
 }
 
 /// See [`list`].
 pub(crate) struct ListPieces {
     head: Option<String>,
-    items: Box<dyn Iterator<Item = Bytes> + Send>,
+    items: Box<dyn Items>,
     renderer: Renderer,
+    /// How an object of the list begins: what its item leaves out.
+    gvk: Vec<u8>,
     any: bool,
 }
 
@@ -224,23 +227,28 @@ impl ListPieces {
         if let Some(head) = self.head.take() {
             out.extend_from_slice(head.as_bytes());
         }
-        match self.items.next() {
-            Some(object) => {
-                out.push(if self.any { b',' } else { b'[' });
-                self.any = true;
-                self.renderer.item(&object, true, out);
-                true
+        let ListPieces { items, renderer, gvk, any, .. } = self;
+        let plain = matches!(renderer.accepted.shape, Shape::Object);
+        let more = items.write_next(&mut |object| {
+            out.push(if *any { b',' } else { b'[' });
+            *any = true;
+            match object.strip_prefix(&gvk[..]).filter(|_| plain) {
+                Some(rest) => {
+                    out.push(b'{');
+                    out.extend_from_slice(rest);
+                }
+                None => renderer.item(object, true, out),
             }
-            None => {
-                out.extend_from_slice(match (self.any, self.renderer.accepted.shape) {
-                    (true, _) => b"]}\n",
-                    // A nil slice in Go: kube-apiserver writes it for these lists and no others.
-                    (false, Shape::MetadataList) => b"null}\n",
-                    (false, _) => b"[]}\n",
-                });
-                false
-            }
+        });
+        if !more {
+            out.extend_from_slice(match (self.any, self.renderer.accepted.shape) {
+                (true, _) => b"]}\n",
+                // A nil slice in Go: kube-apiserver writes it for these lists and no others.
+                (false, Shape::MetadataList) => b"null}\n",
+                (false, _) => b"[]}\n",
+            });
         }
+        more
     }
 }
 

@@ -21,9 +21,12 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// From this size on an answer is worth compressing.
 pub(crate) const COMPRESS_BYTES: usize = 128 << 10;
-/// Pieces in which a list is written: large enough for few system calls, small enough that a connection
-/// holds little.
-const PIECE_BYTES: usize = 64 << 10;
+/// What a connection keeps of an answer that its client has not taken yet, and writes at once.
+pub(crate) const WRITTEN_BYTES: usize = 128 << 10;
+/// Pieces in which a list is written: large enough for few system calls, small enough that a connection holds little.
+/// One, with an object more and its length in front, is written as a whole: what is beyond would be a record, a system
+/// call and a reader's awakening of its own.
+const PIECE_BYTES: usize = WRITTEN_BYTES - (8 << 10);
 
 /// An answer without a body.
 pub(crate) fn empty(code: u16) -> Response<Body> {

@@ -4,6 +4,7 @@ use crate::grant;
 use crate::handle::Gateway;
 use crate::peer::Peer;
 use crate::port::Backend;
+use crate::respond::WRITTEN_BYTES;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -134,7 +135,7 @@ async fn connection<B: Backend>(
     let _ = SockRef::from(&tcp).set_tcp_keepalive(&keepalive.with_retries(4));
     let local = tcp.local_addr().ok();
     let start = Instant::now();
-    let stream = match tokio::time::timeout(limits.handshake, acceptor.accept(tcp)).await {
+    let mut stream = match tokio::time::timeout(limits.handshake, acceptor.accept(tcp)).await {
         Ok(Ok(s)) => s,
         Ok(Err(error)) => {
             tracing::debug!(%remote, %error, "TLS handshake failed");
@@ -146,6 +147,7 @@ async fn connection<B: Backend>(
         }
     };
     let handshake = start.elapsed();
+    stream.get_mut().1.set_buffer_limit(Some(WRITTEN_BYTES));
     let peer = Arc::new(Peer::new(remote, local, stream.get_ref().1, handshake));
     let until = peer.until;
     let slow = crate::peer::WriteDeadline::new(stream, limits.write, peer.patient.clone());

@@ -13,7 +13,7 @@ use base::{CellId, Revision};
 use bytes::Bytes;
 use identity::{BoundObject, Identity, TokenRequest};
 use node::bundle::Bundle;
-use node::cell::{Change, Opened, Outcome, Snapshot};
+use node::cell::{Change, Kept, Opened, Outcome, Snapshot};
 use node::errand::{Answered, Errand};
 use node::gateway::across::{self, Start};
 use node::gateway::bound::{Bound, Standing};
@@ -22,8 +22,9 @@ use objects::decision::Token;
 use objects::kinds::{self, Kind};
 use objects::openapi;
 use objects::rbac::{self, Attributes};
-use objects::read::{At, Continue, ListAnswer, ListPlan, WatchPlan, WatchStart};
+use objects::read::{At, Continue, ListAnswer, ListPlan, Listed, WatchPlan, WatchStart};
 use objects::request::{Request, Shared, Stored, User, Verb, View};
+use objects::select::Selection;
 use objects::status::Status;
 use objects::views;
 use std::collections::BTreeMap;
@@ -80,9 +81,9 @@ impl Node {
     pub(crate) async fn tree(&self, request: Request) -> Result<objects::Tree, Refusal> {
         match self.answer(request).await? {
             Reply::One(answer) => Ok(answer.payload.tree()),
-            Reply::List(list) => {
-                let items: Vec<objects::Tree> =
-                    list.items.filter_map(|bytes| serde_json::from_slice(&bytes).ok()).collect();
+            Reply::List(mut list) => {
+                let mut items: Vec<objects::Tree> = Vec::new();
+                while list.items.write_next(&mut |json| items.extend(serde_json::from_slice::<objects::Tree>(json))) {}
                 let revision = list.revision.get().to_string();
                 Ok(serde_json::json!({"metadata": {"resourceVersion": revision}, "items": items}))
             }
@@ -203,24 +204,24 @@ impl Node {
         let Some(namespaces) = self.state_at(root, "Namespace", at).await? else { return Ok(None) };
         let after = plan.after.as_deref().unwrap_or_default();
         let (from, rest) = after.split_once('/').unwrap_or((after, ""));
-        let mut items: Vec<Stored> = Vec::new();
+        let mut items: Vec<Kept> = Vec::new();
         let (mut last, mut left) = (None, 0u64);
+        let everything = plan.selection.is_everything();
         for (namespace, then) in namespaces.iter(None).filter(|(n, _)| &**n >= from) {
             // Another of the same name is not the one there was.
             let cell = self.driver.bundle().cell_of(&namespace).filter(|cell| cell.0 == then.meta.uid);
             let Some(cell) = cell else { return Ok(None) };
             let Some(part) = self.state_at(cell, kind.storage, at).await? else { return Ok(None) };
             let begin = (*namespace == *from && !rest.is_empty()).then_some(rest);
-            for (name, stored) in part.iter(begin) {
-                if !plan.selection.matches(&stored.meta, &name, &namespace) {
-                    continue;
-                }
+            for object in part.lying(begin).filter(|o| everything || o.is_meant(&plan.selection, &namespace)) {
                 if plan.limit > 0 && items.len() as u64 >= plan.limit {
                     left += 1;
                     continue;
                 }
-                last = Some(format!("{namespace}/{name}"));
-                items.push(stored);
+                if plan.limit > 0 {
+                    last = Some(format!("{namespace}/{}", object.name()));
+                }
+                items.push(object.keep());
             }
         }
         let mut found = ListAnswer { items, revision: at, ..ListAnswer::default() };
@@ -228,7 +229,7 @@ impl Node {
             && let Some(last) = last
         {
             found.continue_token = Continue::after(&last, Some(at)).encode();
-            found.remaining = plan.selection.is_everything().then_some(left);
+            found.remaining = everything.then_some(left);
         }
         Ok(Some(Reply::List(List::of(kind, found, plan.warnings.clone()))))
     }
@@ -245,7 +246,7 @@ impl Node {
             Outcome::Done(answer) => Ok(Reply::One(answer)),
             Outcome::ListAll(plan) => self.list_all(kind, plan).await,
             Outcome::List { plan, snapshot } => {
-                let found = plan.run(snapshot.iter(plan.after.as_deref()), snapshot.revision());
+                let found = plan.run(snapshot.lying(plan.after.as_deref()), snapshot.revision());
                 Ok(Reply::List(List::of(kind, found, plan.warnings)))
             }
             Outcome::Token(token) => self.token(token).map(Reply::One),
@@ -308,13 +309,9 @@ impl Node {
         let Opened { kind, plan, state, revision, .. } = *opened;
         let marked = matches!(plan.start, WatchStart::State { mark: true, .. });
         let initial = state.map(|snapshot| {
-            let namespace = plan.namespace.clone();
-            let chosen: Vec<Bytes> = snapshot
-                .iter(None)
-                .filter(|(name, s)| plan.selection.matches(&s.meta, name, &namespace))
-                .map(|(_, s)| views::bytes_from_storage(kind, &s.json))
-                .collect();
-            Box::new(chosen.into_iter()) as Box<dyn Iterator<Item = Bytes> + Send>
+            let mut chosen: Vec<Kept> = Vec::new();
+            choose(&snapshot, &plan.selection, &plan.namespace, &mut chosen);
+            shown(kind, chosen)
         });
         Ok(Watch { initial, initial_end: marked.then_some(revision), events, warnings: Vec::new() })
     }
@@ -342,14 +339,13 @@ impl Node {
         };
         let place = self.driver.join_all(kind, start).await?;
         let at = place.begun.at;
-        let mut initial: Vec<Bytes> = Vec::new();
+        let mut initial: Vec<Kept> = Vec::new();
         if with_state {
             let mut cells: Vec<_> = place.begun.cells.iter().collect();
             cells.sort_by(|a, b| a.1.cmp(&b.1));
             for (cell, namespace) in cells {
                 let Some(part) = self.state_at(*cell, kind.storage, at).await? else { return Ok(None) };
-                let meant = part.iter(None).filter(|(name, s)| plan.selection.matches(&s.meta, name, namespace));
-                initial.extend(meant.map(|(_, s)| views::bytes_from_storage(kind, &s.json)));
+                choose(&part, &plan.selection, namespace, &mut initial);
             }
         }
         let mut parts = Vec::new();
@@ -367,7 +363,7 @@ impl Node {
         }
         let Some(events) = place.open(kind, plan.clone(), &across::in_order(parts))? else { return Ok(None) };
         Ok(Some(Watch {
-            initial: with_state.then(|| Box::new(initial.into_iter()) as Box<dyn Iterator<Item = Bytes> + Send>),
+            initial: with_state.then(|| shown(kind, initial)),
             initial_end: marked.then_some(at),
             events,
             warnings: Vec::new(),
@@ -422,6 +418,18 @@ impl Node {
             extra,
         })
     }
+}
+
+/// Adds what a selection means of a cell's objects.
+fn choose(snapshot: &Snapshot, selection: &Selection, namespace: &str, into: &mut Vec<Kept>) {
+    let everything = selection.is_everything();
+    let meant = snapshot.lying(None).filter(|o| everything || o.is_meant(selection, namespace));
+    into.extend(meant.map(Listed::keep));
+}
+
+/// Stored objects in the version asked for, each made when its turn comes.
+fn shown(kind: &'static Kind, stored: Vec<Kept>) -> Box<dyn Iterator<Item = Bytes> + Send> {
+    Box::new(stored.into_iter().map(|kept| views::bytes_from_storage(kind, kept.json())))
 }
 
 /// The node itself, where it asks on nobody's behalf.

@@ -11,6 +11,7 @@ use node::genesis;
 use objects::decision::Payload;
 use objects::kinds;
 use objects::request::{Body, Config as Settings, Options, Request, User, Verb};
+use objects::select::LabelSelector;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -451,6 +452,16 @@ fn a_list_at_an_older_revision_shows_what_was_then() {
     let to = w.post(r);
     let Some(Outcome::List { plan, snapshot }) = w.answers.remove(&to) else { panic!("no list") };
     let listed = plan.run(snapshot.iter(None), snapshot.revision());
+    let mut shown = plan.clone();
+    for (selector, after) in [("", None), ("a=b", None), ("a!=b", None), ("", Some("a")), ("", Some("zz"))] {
+        shown.selection.labels = LabelSelector::parse(selector).unwrap();
+        shown.after = after.map(str::to_owned);
+        let made = shown.run(snapshot.iter(after), then).items;
+        let lying = shown.run(snapshot.lying(after), then).items;
+        let of = |json: &[u8]| String::from_utf8_lossy(json).into_owned();
+        let made: Vec<String> = made.iter().map(|s| of(&s.json)).collect();
+        assert_eq!(lying.iter().map(|k| of(k.json())).collect::<Vec<_>>(), made, "{selector:?} {after:?}");
+    }
     let seen: Vec<Value> = listed.items.iter().map(|s| s.tree()["data"]["v"].clone()).collect();
     assert_eq!(seen[0], "old");
     assert_eq!(listed.items.len(), 2, "a and the trust bundle, and not b");

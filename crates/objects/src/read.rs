@@ -6,7 +6,7 @@ mod list;
 mod watch;
 
 pub use cursor::Continue;
-pub use list::{At, ListAnswer, ListPlan};
+pub use list::{At, ListAnswer, ListPlan, Listed};
 pub use watch::{EventType, WatchPlan, WatchStart, bookmark, error_event};
 
 use crate::Tree;

@@ -57,9 +57,11 @@ pub fn from_storage(kind: &Kind, tree: Tree) -> Tree {
 
 /// Stored bytes in the version asked for; the same bytes wherever the versions are the same.
 pub fn bytes_from_storage(kind: &Kind, json: &Bytes) -> Bytes {
-    if !is_view(kind) {
-        return json.clone();
-    }
+    if is_view(kind) { converted(kind, json) } else { json.clone() }
+}
+
+/// Stored bytes in the version asked for, which is not the stored one.
+pub fn converted(kind: &Kind, json: &[u8]) -> Bytes {
     encode(&from_storage(kind, serde_json::from_slice(json).unwrap_or(Tree::Null)))
 }
 

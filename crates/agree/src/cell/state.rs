@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use base::Revision;
 use bytes::Bytes;
+use core::ops::Bound;
 use imbl::OrdMap;
 
 /// One object as it is.
@@ -44,6 +45,14 @@ pub struct State {
 /// The resource a key belongs to: what stands before its first zero byte.
 pub fn resource(key: &[u8]) -> &[u8] {
     key.split(|b| *b == 0).next().unwrap_or_default()
+}
+
+/// The least key above all that begin with `prefix`; `None` if there is none.
+fn beyond(prefix: &[u8]) -> Option<Bytes> {
+    let last = prefix.iter().rposition(|b| *b < 0xff)?;
+    let mut key = prefix.get(..=last)?.to_vec();
+    *key.last_mut()? += 1;
+    Some(key.into())
 }
 
 /// A change that was applied.
@@ -87,24 +96,21 @@ impl State {
     }
 
     /// The objects whose keys begin with `prefix`, in the order of keys.
-    pub fn scan<'a>(&'a self, prefix: &'a [u8]) -> impl Iterator<Item = (&'a Bytes, &'a Arc<Record>)> + 'a {
+    pub fn scan<'a>(&'a self, prefix: &[u8]) -> impl Iterator<Item = (&'a Bytes, &'a Arc<Record>)> + use<'a> {
         self.scan_from(prefix, prefix)
     }
 
     /// Those of [`State::scan`] from the key `from` on: a list that goes on where it was cut.
+    ///
+    /// No key is looked at on the way: that each is read from a place of its own would cost more than all else.
     pub fn scan_from<'a>(
         &'a self,
-        prefix: &'a [u8],
-        from: &'a [u8],
-    ) -> impl Iterator<Item = (&'a Bytes, &'a Arc<Record>)> + 'a {
-        let start = Bytes::copy_from_slice(from.max(prefix));
-        self.map.range(start..).take_while(move |(k, _)| k.starts_with(prefix))
-    }
-
-    /// The objects whose keys begin with `prefix`, from the key `from` on, for a caller that keeps neither.
-    pub fn range(&self, prefix: Bytes, from: Bytes) -> impl Iterator<Item = (&Bytes, &Arc<Record>)> + '_ {
-        let start = from.max(prefix.clone());
-        self.map.range(start..).take_while(move |(k, _)| k.starts_with(&prefix))
+        prefix: &[u8],
+        from: &[u8],
+    ) -> impl Iterator<Item = (&'a Bytes, &'a Arc<Record>)> + use<'a> {
+        let from = Bytes::copy_from_slice(from.max(prefix));
+        let end = beyond(prefix).map_or(Bound::Unbounded, Bound::Excluded);
+        self.map.range((Bound::Included(from), end))
     }
 
     /// How many objects there are.
@@ -261,6 +267,11 @@ mod tests {
         let of = |it: &mut dyn Iterator<Item = (&Bytes, &Arc<Record>)>| it.map(|(k, _)| k.clone()).collect::<Vec<_>>();
         assert_eq!(of(&mut s.scan(b"pods\0")), ["pods\0a", "pods\0b", "pods\0c"]);
         assert_eq!(of(&mut s.scan_from(b"pods\0", b"pods\0b\0")), ["pods\0c"]);
+        assert_eq!(of(&mut s.scan_from(b"pods\0", b"pods\0c\0")), [""; 0]);
+        assert_eq!(of(&mut s.scan(b"pods\0d")), [""; 0]);
+        assert_eq!(s.scan(b"").count(), s.len());
+        assert_eq!(beyond(b"a\xff\xff"), Some(Bytes::from_static(b"b")));
+        assert_eq!(beyond(b"\xff"), None);
         assert_eq!(resource(b"pods\0a\0b"), b"pods");
         assert_eq!(resource(b""), b"");
     }

@@ -170,7 +170,11 @@ impl Backend for Map {
             }
             let initial: Option<Box<dyn Iterator<Item = Bytes> + Send>> =
                 match self.act(Request { verb: Verb::List, ..request.clone() })? {
-                    Reply::List(l) => Some(l.items),
+                    Reply::List(mut l) => {
+                        let mut items = Vec::new();
+                        while l.items.write_next(&mut |json| items.push(Bytes::copy_from_slice(json))) {}
+                        Some(Box::new(items.into_iter()))
+                    }
                     Reply::One(_) => None,
                 };
             let (tx, events) = mpsc::channel(WATCH_BUFFER);

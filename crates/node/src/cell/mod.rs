@@ -19,7 +19,7 @@ mod request;
 mod room;
 
 pub use outcome::{Opened, Outcome, Reply, Subscription};
-pub use records::{Change, Objects, Snapshot};
+pub use records::{Change, Kept, Lying, Objects, Snapshot};
 
 use crate::bundle::Bundle;
 use crate::genesis::Genesis;

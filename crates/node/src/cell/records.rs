@@ -4,7 +4,9 @@ use agree::cell::state::{After, Applied};
 use agree::cell::{Record, State};
 use base::Revision;
 use bytes::Bytes;
+use objects::read::Listed;
 use objects::request::{Key, Meta, Stored};
+use objects::select::Selection;
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::sync::Arc;
@@ -94,14 +96,14 @@ impl Objects {
 
     /// Every key there is, in order.
     pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
-        self.state.range(Bytes::new(), Bytes::new()).map(|(k, _)| key_of(k))
+        self.state.scan(b"").map(|(k, _)| key_of(k))
     }
 
     /// The objects after this key, or all of them, in order of their keys.
     pub fn after(&self, key: Option<&Key>) -> impl Iterator<Item = (Key, Stored)> + '_ {
         // The least key above another is that key with a zero byte behind it.
         let from = key.map_or(Bytes::new(), |k| key_bytes(&k.storage, &format!("{}\0", k.name)));
-        self.state.range(Bytes::new(), from).map(|(k, r)| (key_of(k), stored(r)))
+        self.state.scan_from(b"", &from).map(|(k, r)| (key_of(k), stored(r)))
     }
 
     /// The newest revision in it.
@@ -154,9 +156,25 @@ impl Snapshot {
         if self.undone.is_empty() {
             return Box::new(committed);
         }
+        Box::new(Overlaid::new(committed, self.undone_after(after).to_vec()))
+    }
+
+    /// The same, where they lie.
+    pub fn lying<'a>(&'a self, after: Option<&str>) -> Box<dyn Iterator<Item = Lying<'a>> + Send + 'a> {
+        let committed = range(&self.state, &self.storage, after);
+        let committed = committed.map(|(name, record)| Lying { name, at: At::Record(record) });
+        if self.undone.is_empty() {
+            return Box::new(committed);
+        }
+        let undone = self.undone_after(after).iter();
+        let lying = |name, s| Lying { name, at: At::Stored(s) };
+        let over = undone.map(|(name, s)| (name.as_bytes(), s.as_ref().map(|s| lying(name.as_bytes(), s)))).collect();
+        Box::new(Overlaid::new(committed.map(|object| (object.name, object)), over).map(|(_, object)| object))
+    }
+
+    fn undone_after(&self, after: Option<&str>) -> &[(Arc<str>, Option<Stored>)] {
         let from = self.undone.partition_point(|(n, _)| after.is_some_and(|a| **n <= *a));
-        let over = self.undone.get(from..).unwrap_or_default().to_vec();
-        Box::new(Overlaid::new(committed, over))
+        self.undone.get(from..).unwrap_or_default()
     }
 }
 
@@ -166,6 +184,15 @@ pub(super) fn scan<'a>(
     storage: &str,
     after: Option<&str>,
 ) -> impl Iterator<Item = (Arc<str>, Stored)> + Send + 'a {
+    range(state, storage, after).map(|(name, r)| (Arc::from(std::str::from_utf8(name).unwrap_or_default()), stored(r)))
+}
+
+/// Their records. A name is only text once it is looked at.
+fn range<'a>(
+    state: &'a State,
+    storage: &str,
+    after: Option<&str>,
+) -> impl Iterator<Item = (&'a [u8], &'a Arc<Record>)> + Send + 'a {
     let prefix = key_bytes(storage, "");
     // The least key above `storage\0after` is that key with a zero byte behind it.
     let from = match after {
@@ -173,27 +200,84 @@ pub(super) fn scan<'a>(
         None => prefix.clone(),
     };
     let skip = prefix.len();
-    state.range(prefix, from).map(move |(k, r)| {
-        let name = k.get(skip..).and_then(|n| std::str::from_utf8(n).ok()).unwrap_or_default();
-        (Arc::from(name), stored(r))
-    })
+    state.scan_from(&prefix, &from).map(move |(k, r)| (k.get(skip..).unwrap_or_default(), r))
+}
+
+/// An object of a [`Snapshot`] where it lies: nothing of it is read before it is asked for.
+#[derive(Clone, Copy)]
+pub struct Lying<'a> {
+    name: &'a [u8],
+    at: At<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum At<'a> {
+    Record(&'a Arc<Record>),
+    Stored(&'a Stored),
+}
+
+impl Listed for Lying<'_> {
+    type Kept = Kept;
+
+    fn name(&self) -> &str {
+        std::str::from_utf8(self.name).unwrap_or_default()
+    }
+
+    fn is_meant(&self, selection: &Selection, namespace: &str) -> bool {
+        match self.at {
+            At::Record(record) => selection.matches(&stored(record).meta, self.name(), namespace),
+            At::Stored(stored) => selection.matches(&stored.meta, self.name(), namespace),
+        }
+    }
+
+    fn keep(self) -> Kept {
+        match self.at {
+            At::Record(record) => Kept::Record(record.clone()),
+            At::Stored(stored) => Kept::Stored(stored.json.clone()),
+        }
+    }
+}
+
+/// An object that was listed. It keeps that object's bytes and no others.
+#[derive(Clone, Debug)]
+pub enum Kept {
+    /// As the cell has it.
+    Record(Arc<Record>),
+    /// As it was before.
+    Stored(Bytes),
+}
+
+impl Kept {
+    /// Its canonical JSON.
+    pub fn json(&self) -> &Bytes {
+        match self {
+            Kept::Record(record) => &record.value,
+            Kept::Stored(json) => json,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        self.json()
+    }
 }
 
 /// Objects with others in their place, in order of names.
-pub(super) struct Overlaid<C: Iterator<Item = (Arc<str>, Stored)>> {
+pub(super) struct Overlaid<C: Iterator, N, T> {
     under: Peekable<C>,
-    over: Peekable<std::vec::IntoIter<(Arc<str>, Option<Stored>)>>,
+    over: Peekable<std::vec::IntoIter<(N, Option<T>)>>,
 }
 
-impl<C: Iterator<Item = (Arc<str>, Stored)>> Overlaid<C> {
+impl<N: Ord, T, C: Iterator<Item = (N, T)>> Overlaid<C, N, T> {
     /// `over` in the place of what is in `under`: another object, or none. Both in order of names.
-    pub(super) fn new(under: C, over: Vec<(Arc<str>, Option<Stored>)>) -> Overlaid<C> {
+    pub(super) fn new(under: C, over: Vec<(N, Option<T>)>) -> Overlaid<C, N, T> {
         Overlaid { under: under.peekable(), over: over.into_iter().peekable() }
     }
 }
 
-impl<C: Iterator<Item = (Arc<str>, Stored)>> Iterator for Overlaid<C> {
-    type Item = (Arc<str>, Stored);
+impl<N: Ord, T, C: Iterator<Item = (N, T)>> Iterator for Overlaid<C, N, T> {
+    type Item = (N, T);
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -223,7 +307,7 @@ mod tests {
 
     #[test]
     fn what_lies_over_takes_the_place_of_what_lies_under_and_the_order_stays() {
-        let under = ["a", "c", "d"].map(|n| (Arc::from(n), object(1)));
+        let under = ["a", "c", "d"].map(|n| (Arc::<str>::from(n), object(1)));
         let over =
             vec![("a".into(), None), ("b".into(), Some(object(2))), ("c".into(), Some(object(3))), ("e".into(), None)];
         let seen: Vec<(String, u64)> =

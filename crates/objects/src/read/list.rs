@@ -40,17 +40,52 @@ pub struct ListPlan {
     pub warnings: Vec<String>,
 }
 
+/// An object as a list meets it. Most lists are long and select by nothing: of an object that is asked for neither
+/// its name nor whether it is meant, nothing should be read.
+pub trait Listed {
+    /// What the list keeps of it.
+    type Kept;
+    /// Its name.
+    fn name(&self) -> &str;
+    /// Whether a selection that leaves something out means it.
+    fn is_meant(&self, selection: &Selection, namespace: &str) -> bool;
+    /// It is listed.
+    fn keep(self) -> Self::Kept;
+}
+
+impl Listed for (Arc<str>, Stored) {
+    type Kept = Stored;
+
+    fn name(&self) -> &str {
+        &self.0
+    }
+
+    fn is_meant(&self, selection: &Selection, namespace: &str) -> bool {
+        selection.matches(&self.1.meta, &self.0, namespace)
+    }
+
+    fn keep(self) -> Stored {
+        self.1
+    }
+}
+
 /// A list's result, before negotiation.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct ListAnswer {
+#[derive(Clone, PartialEq, Debug)]
+pub struct ListAnswer<T = Stored> {
     /// The objects, by name.
-    pub items: Vec<Stored>,
+    pub items: Vec<T>,
     /// The revision they are of.
     pub revision: Revision,
     /// The token for the rest; empty if this is the end.
     pub continue_token: String,
     /// How many are left, if no selector makes that unknown.
     pub remaining: Option<u64>,
+}
+
+impl<T> Default for ListAnswer<T> {
+    fn default() -> ListAnswer<T> {
+        ListAnswer { items: Vec::new(), revision: Revision::ZERO, continue_token: String::new(), remaining: None }
+    }
 }
 
 impl ListPlan {
@@ -92,31 +127,31 @@ impl ListPlan {
     }
 
     /// The answer from a snapshot of the kind's records in order of their names, which is of `revision`.
-    pub fn run(&self, snapshot: impl Iterator<Item = (Arc<str>, Stored)>, revision: Revision) -> ListAnswer {
+    pub fn run<L: Listed>(&self, snapshot: impl Iterator<Item = L>, revision: Revision) -> ListAnswer<L::Kept> {
         let mut out = ListAnswer { revision, ..ListAnswer::default() };
-        let mut last: Option<Arc<str>> = None;
-        let mut left = 0u64;
-        for (name, stored) in snapshot {
-            if self.after.as_deref().is_some_and(|a| *name <= *a)
-                || !self.selection.matches(&stored.meta, &name, &self.namespace)
-            {
-                continue;
-            }
-            if self.limit > 0 && out.items.len() as u64 >= self.limit {
-                left += 1;
-                if !self.selection.is_everything() {
-                    break; // only that there is more counts, not how much
-                }
-                continue;
-            }
-            out.items.push(stored);
-            last = Some(name);
+        let everything = self.selection.is_everything();
+        let after = self.after.as_deref();
+        let mut snapshot = snapshot.filter(|object| {
+            after.is_none_or(|after| object.name() > after)
+                && (everything || object.is_meant(&self.selection, &self.namespace))
+        });
+        if self.limit == 0 {
+            out.items = snapshot.map(Listed::keep).collect();
+            return out;
         }
-        if left > 0
-            && let Some(last) = last
-        {
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        let mut last = String::new();
+        for object in snapshot.by_ref().take(limit) {
+            if out.items.len() + 1 == limit {
+                last = object.name().to_owned();
+            }
+            out.items.push(object.keep());
+        }
+        // With a selector only that there is more counts, not how much.
+        let left = if everything { snapshot.count() } else { usize::from(snapshot.next().is_some()) };
+        if left > 0 {
             out.continue_token = Continue::after(&last, Some(revision)).encode();
-            out.remaining = self.selection.is_everything().then_some(left);
+            out.remaining = everything.then_some(left as u64);
         }
         out
     }
