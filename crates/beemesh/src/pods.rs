@@ -12,6 +12,7 @@ use host::runtime::{self, Runtime};
 use host::services::{self, Redirect};
 use node::pods::NodeFacts;
 use objects::Tree;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -71,15 +72,16 @@ async fn keep(
     if let Some(why) = services::unreachable(&way) {
         tracing::warn!("{why}");
     }
-    let mut lying = Lying::default();
+    let (mut way_lies, mut network_lies, mut laid) = (Lying::default(), Lying::default(), false);
     // A host that nobody but itself reaches still does so by the same way.
     let can_lie = way.to.ip().is_unspecified() || way.to.is_ipv4();
     work.run_pods(runtime.clone());
     let mut tidied: Option<Instant> = None;
     loop {
         if can_lie {
-            lying.keep(way).await;
+            way_lies.tell(&format!("the API at {API_SERVICE}"), keep_way(way, &mut laid).await);
         }
+        network_lies.tell("other machines", runtime.keep_network().await);
         if let Some(node) = node.borrow_and_update().as_ref() {
             work.node_is(facts(config, node, &runtime));
         }
@@ -130,30 +132,33 @@ async fn tidy(work: &Work, runtime: &Arc<Runtime>) {
     }
 }
 
-/// How the way to the API lies.
+/// What keeps something of the network from lying as it should, told when that is new, and when it is over.
 #[derive(Default)]
 struct Lying {
-    /// This process has laid it: nothing of an earlier one is left.
-    laid: bool,
-    /// What keeps it from lying, as it was last told.
     told: Option<String>,
 }
 
 impl Lying {
-    /// Has it lie as it should, whoever took it away. What is wrong is told when it is new.
-    async fn keep(&mut self, way: Redirect) {
-        if self.laid && services::is_in_force(&[way]).await {
-            return;
-        }
-        let now = services::redirect(&[way]).await.err().map(|why| why.to_string());
-        self.laid = now.is_none();
+    fn tell(&mut self, what: &str, result: io::Result<()>) {
+        let now = result.err().map(|why| why.to_string());
         if let Some(why) = now.as_ref().filter(|why| self.told.as_ref() != Some(*why)) {
-            tracing::warn!("pods cannot reach the API at {API_SERVICE}: {why}; trying again");
+            tracing::warn!("pods cannot reach {what}: {why}; trying again");
         } else if self.told.is_some() && now.is_none() {
-            tracing::info!("pods reach the API at {API_SERVICE} again");
+            tracing::info!("pods reach {what} again");
         }
         self.told = now;
     }
+}
+
+/// Has the way to the API lie as it should, whoever took it away. `laid` once this process has laid it: nothing
+/// of an earlier one is left then.
+async fn keep_way(way: Redirect, laid: &mut bool) -> io::Result<()> {
+    if !*laid || !services::is_in_force(&[way]).await {
+        *laid = false;
+        services::redirect(&[way]).await?;
+        *laid = true;
+    }
+    Ok(())
 }
 
 /// Starts the runtime, as often as it takes: the API serves meanwhile, and the node is not ready.

@@ -1,7 +1,11 @@
 //! The pods' network on this machine, as the runtime's CNI plugins are told: a bridge with an address,
-//! addresses from the node's own blocks, masquerading, and ports of the host that lead into pods.
+//! addresses from the node's own blocks, and ports of the host that lead into pods.
 //!
-//! The plugins are the system's (containernetworking/plugins: bridge, host-local, portmap).
+//! The plugins are the system's (containernetworking/plugins: bridge, host-local, portmap). What is the same for
+//! all pods is laid once, before the first of them: the bridge itself, and how their packets leave the machine.
+
+mod bridge;
+mod masquerade;
 
 use serde_json::json;
 use std::fs;
@@ -33,9 +37,53 @@ impl Network {
 
     /// The address by which pods reach this machine.
     pub fn gateway(&self) -> Ipv4Addr {
+        Ipv4Addr::from(self.first_v4() + 1)
+    }
+
+    fn gateway_v6(&self) -> Option<Ipv6Addr> {
+        Some(Ipv6Addr::from(self.first_v6()? + 1))
+    }
+
+    fn first_v4(&self) -> u32 {
         let (block, bits) = self.v4;
-        let mask = u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0);
-        Ipv4Addr::from((u32::from(block) & mask) + 1)
+        u32::from(block) & u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0)
+    }
+
+    fn first_v6(&self) -> Option<u128> {
+        let (block, bits) = self.v6?;
+        Some(u128::from(block) & u128::MAX.checked_shl(128 - u32::from(bits.min(128))).unwrap_or(0))
+    }
+
+    fn block_v4(&self) -> String {
+        format!("{}/{}", Ipv4Addr::from(self.first_v4()), self.v4.1)
+    }
+
+    fn block_v6(&self) -> Option<String> {
+        Some(format!("{}/{}", Ipv6Addr::from(self.first_v6()?), self.v6?.1))
+    }
+
+    /// Lays what is the same for all pods. To be called before the first of them.
+    ///
+    /// # Errors
+    /// What iptables said: pods would not reach other machines. Without a bridge the plugin makes one, which is
+    /// logged.
+    pub(crate) async fn lay(&self) -> io::Result<()> {
+        if let Err(e) = self.make_bridge().await {
+            tracing::warn!(
+                "the bridge {} was not made: {e}. It comes with the first pod, which by IPv6 is not reached, and \
+                 reaches nobody, for its first seconds",
+                self.bridge
+            );
+        }
+        self.masquerade().await
+    }
+
+    /// Lays again what somebody took away: others flush rules and delete links. To be called now and then.
+    ///
+    /// # Errors
+    /// As [`Network::lay`].
+    pub(crate) async fn keep(&self) -> io::Result<()> {
+        if self.has_bridge() { self.masquerade().await } else { self.lay().await }
     }
 
     /// Writes the configuration where the runtime looks for it. `addresses` is where it is kept which
@@ -69,7 +117,6 @@ impl Network {
             "type": "bridge",
             "bridge": self.bridge,
             "isGateway": true,
-            "ipMasq": true,
             "hairpinMode": true,
             "ipam": {
                 "type": "host-local",
@@ -137,6 +184,7 @@ mod tests {
         let list: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(list["name"], "beemesh0");
         let bridge = &list["plugins"][0];
+        assert_eq!(bridge["ipMasq"], Value::Null, "that would be rules for each pod");
         assert_eq!((&bridge["bridge"], &bridge["mtu"]), (&json!("beemesh0"), &json!(1400)));
         assert_eq!(bridge["ipam"]["ranges"], json!([[{"subnet": "10.42.7.0/24"}], [{"subnet": "fd00:7::/64"}]]));
         assert_eq!(bridge["ipam"]["routes"], json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]));
@@ -160,5 +208,9 @@ mod tests {
         ] {
             assert_eq!(Network::new((block, bits), None).gateway(), gateway);
         }
+        let six = |bits| Network::new((Ipv4Addr::UNSPECIFIED, 8), Some(("fd00:7::99".parse().unwrap(), bits)));
+        assert_eq!(six(64).gateway_v6(), Some("fd00:7::1".parse().unwrap()));
+        assert_eq!(six(128).gateway_v6(), Some("fd00:7::9a".parse().unwrap()));
+        assert_eq!(six(0).gateway_v6(), Some("::1".parse().unwrap()));
     }
 }

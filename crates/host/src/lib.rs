@@ -7,6 +7,7 @@ pub mod cni;
 pub mod containerd;
 pub mod cri;
 pub mod facts;
+mod iptables;
 pub mod logs;
 pub mod pause;
 mod probe;

@@ -3,18 +3,12 @@
 //!
 //! The rules are iptables', which the pods' network needs anyway, in one chain that is replaced as a whole.
 
-use crate::containerd::search_path;
-use std::fmt::Write;
+use crate::iptables::{Chain, run};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::process::Stdio;
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
 
-/// Our chain in the table `nat`.
-const CHAIN: &str = "BEEMESH-SERVICES";
-/// Where packets from pods and from the host itself come by.
-const FROM: [&str; 2] = ["PREROUTING", "OUTPUT"];
+/// Packets from pods and from the host itself come by.
+const CHAIN: Chain = Chain { name: "BEEMESH-SERVICES", from: &["PREROUTING", "OUTPUT"] };
 
 /// A TCP port of a service's address, and where what is sent there is delivered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,19 +25,12 @@ pub struct Redirect {
 /// # Errors
 /// What iptables said. What was in force still is, or nothing of it.
 pub async fn redirect(redirects: &[Redirect]) -> io::Result<()> {
-    for is_v4 in [true, false] {
-        let family = if is_v4 { "iptables" } else { "ip6tables" };
-        let of_family: Vec<_> = redirects.iter().filter(|r| r.service.is_ipv4() == is_v4).collect();
-        if of_family.is_empty() && !is_there(family).await {
+    for v4 in [true, false] {
+        let of_family: Vec<_> = redirects.iter().filter(|r| r.service.is_ipv4() == v4).collect();
+        if of_family.is_empty() && !CHAIN.is_there(v4).await {
             continue;
         }
-        run(&format!("{family}-restore"), &["--noflush", "--wait"], &rules(&of_family)).await?;
-        for from in FROM {
-            let is_hooked = run(family, &["--wait", "-t", "nat", "-C", from, "-j", CHAIN], "").await.is_ok();
-            if !is_hooked {
-                run(family, &["--wait", "-t", "nat", "-I", from, "1", "-j", CHAIN], "").await?;
-            }
-        }
+        CHAIN.lay(v4, &rules(&of_family)).await?;
         for redirect in of_family {
             route(redirect.service.ip()).await;
         }
@@ -53,16 +40,10 @@ pub async fn redirect(redirects: &[Redirect]) -> io::Result<()> {
 
 /// Whether exactly what was asked for is still in force: others flush rules, too.
 pub async fn is_in_force(redirects: &[Redirect]) -> bool {
-    for redirect in redirects {
-        let family = if redirect.service.is_ipv4() { "iptables" } else { "ip6tables" };
-        let rule = rule(redirect);
-        let mut checks: Vec<Vec<&str>> = FROM.iter().map(|from| vec![*from, "-j", CHAIN]).collect();
-        checks.push(std::iter::once(CHAIN).chain(rule.split(' ')).collect());
-        for check in checks {
-            let args: Vec<&str> = ["--wait", "-t", "nat", "-C"].into_iter().chain(check).collect();
-            if run(family, &args, "").await.is_err() {
-                return false;
-            }
+    for v4 in [true, false] {
+        let of_family: Vec<_> = redirects.iter().filter(|r| r.service.is_ipv4() == v4).collect();
+        if !of_family.is_empty() && !CHAIN.is_in_force(v4, &rules(&of_family)).await {
+            return false;
         }
     }
     true
@@ -83,28 +64,11 @@ pub fn unreachable(redirect: &Redirect) -> Option<String> {
 
 /// Takes everything away again.
 pub async fn forget() {
-    for family in ["iptables", "ip6tables"] {
-        for from in FROM {
-            while run(family, &["--wait", "-t", "nat", "-D", from, "-j", CHAIN], "").await.is_ok() {}
-        }
-        for what in ["-F", "-X"] {
-            let _ = run(family, &["--wait", "-t", "nat", what, CHAIN], "").await;
-        }
-    }
+    CHAIN.forget().await;
 }
 
-async fn is_there(family: &str) -> bool {
-    run(family, &["--wait", "-t", "nat", "-S", CHAIN], "").await.is_ok()
-}
-
-/// Naming a chain empties it; all of it takes effect at once.
-fn rules(redirects: &[&Redirect]) -> String {
-    let mut rules = format!("*nat\n:{CHAIN} - [0:0]\n");
-    for redirect in redirects {
-        let _ = writeln!(rules, "-A {CHAIN} {}", rule(redirect));
-    }
-    rules.push_str("COMMIT\n");
-    rules
+fn rules(redirects: &[&Redirect]) -> Vec<String> {
+    redirects.iter().map(|redirect| rule(redirect)).collect()
 }
 
 fn rule(Redirect { service, to }: &Redirect) -> String {
@@ -127,22 +91,6 @@ async fn route(service: IpAddr) {
     {
         tracing::warn!("this machine itself cannot reach {service}, pods can: {e}");
     }
-}
-
-async fn run(program: &str, args: &[&str], input: &str) -> io::Result<()> {
-    let path = search_path().into_iter().map(|dir| dir.join(program)).find(|p| p.is_file());
-    let path = path.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{program} is not installed")))?;
-    let mut child =
-        Command::new(path).args(args).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(input.as_bytes()).await?;
-    }
-    let out = child.wait_with_output().await?;
-    if out.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&out.stderr);
-    Err(io::Error::other(format!("{program} {}: {}", args.join(" "), said.trim())))
 }
 
 #[cfg(test)]
@@ -176,13 +124,13 @@ mod tests {
         let of_node = redirect("10.43.0.1:443", "192.168.1.7:6443");
         let of_any = redirect("10.43.0.10:443", "0.0.0.0:6443");
         assert_eq!(
-            rules(&[&of_node, &of_any]),
+            CHAIN.text(&rules(&[&of_node, &of_any])),
             "*nat\n:BEEMESH-SERVICES - [0:0]\n\
              -A BEEMESH-SERVICES -d 10.43.0.1/32 -p tcp -m tcp --dport 443 -j DNAT --to-destination 192.168.1.7:6443\n\
              -A BEEMESH-SERVICES -d 10.43.0.10/32 -p tcp -m tcp --dport 443 -j REDIRECT --to-ports 6443\nCOMMIT\n"
         );
         let v6 = redirect("[fd00::1]:443", "[fd00:7::1]:6443");
-        assert!(rules(&[&v6]).contains("-d fd00::1/128 ") && rules(&[&v6]).contains("[fd00:7::1]:6443\n"));
-        assert_eq!(rules(&[]), "*nat\n:BEEMESH-SERVICES - [0:0]\nCOMMIT\n");
+        assert!(rule(&v6).contains("-d fd00::1/128 ") && rule(&v6).ends_with("[fd00:7::1]:6443"));
+        assert_eq!(CHAIN.text(&[]), "*nat\n:BEEMESH-SERVICES - [0:0]\nCOMMIT\n");
     }
 }

@@ -53,6 +53,9 @@ pub enum StartError {
         /// What the system said.
         cause: io::Error,
     },
+    /// What is the same for all pods of their network cannot be laid.
+    #[error("cannot lay the pods' network: {0}. No container was touched")]
+    Network(io::Error),
     /// The runtime refuses what every start needs.
     #[error("{0}. No container was touched")]
     Refused(String),
@@ -70,6 +73,8 @@ pub struct Runtime {
     images: images::Notes,
     watcher: Watcher,
     containerd: Option<Containerd>,
+    /// Ours to keep, if the runtime is.
+    network: Option<Network>,
     systemd: bool,
 }
 
@@ -90,8 +95,8 @@ impl Runtime {
         pods.lay_out().map_err(io("make", pods.logs()))?;
 
         let refused = |failure: Failure| StartError::Refused(failure.message);
-        let (client, containerd) = match &config.cri {
-            Some(socket) => (Client::new(socket), None),
+        let (client, containerd, network) = match &config.cri {
+            Some(socket) => (Client::new(socket), None, None),
             None => {
                 let binaries = Binaries::find().map_err(containerd::Error::from)?;
                 let mut own = containerd::Config::of(&data);
@@ -102,10 +107,11 @@ impl Runtime {
                 let written = config.network.write(&own.cni_conf, &data.join("cni/addresses"));
                 written.map_err(io("write the pods' network to", &own.cni_conf))?;
                 cni::forward_packets();
+                config.network.lay().await.map_err(StartError::Network)?;
                 let containerd = Containerd::start(own, binaries).await?;
                 let client = Client::new(&containerd.socket());
                 pause::import(client.channel(), &client).await.map_err(StartError::Refused)?;
-                (client, Some(containerd))
+                (client, Some(containerd), Some(config.network))
             }
         };
         let version = client.version().await.map_err(refused)?;
@@ -115,7 +121,7 @@ impl Runtime {
         let watcher = Watcher::start(client.clone(), owner.clone()).await.map_err(refused)?;
         let images = images::Notes::default();
         let queues = Queues::default();
-        Ok(Arc::new(Runtime { client, version, pods, owner, queues, images, watcher, containerd, systemd }))
+        Ok(Arc::new(Runtime { client, version, pods, owner, queues, images, watcher, containerd, network, systemd }))
     }
 
     /// Performs one operation, now: whoever asks keeps the order ([`Runtime::submit`] does).
@@ -256,6 +262,17 @@ impl Runtime {
     pub async fn rotate_logs(&self) -> Vec<Failure> {
         let seen = self.watcher.told().borrow().clone();
         logs::rotate(&self.client, &seen, logs::SIZE_MAX, logs::FILES_MAX).await
+    }
+
+    /// Lays again what others took away of the pods' network, if that is ours. To be called every few seconds.
+    ///
+    /// # Errors
+    /// What the system said: pods do not reach other machines.
+    pub async fn keep_network(&self) -> io::Result<()> {
+        match &self.network {
+            Some(network) => network.keep().await,
+            None => Ok(()),
+        }
     }
 
     /// Pods' directories.

@@ -11,6 +11,7 @@ mod node;
 mod a_pod;
 mod a_runtime_that_was_given;
 mod daemons_die;
+mod network;
 mod power_cut;
 mod pulls;
 mod services;

@@ -217,6 +217,17 @@ impl Pod {
         seen.sandboxes.iter().find(|s| s.id == self.id).map(|s| s.addresses.clone()).unwrap_or_default()
     }
 
+    /// How its network is, on the node's side and on its own, for a story that failed.
+    pub(crate) async fn network(&self, container: &str) -> String {
+        let mut told = String::new();
+        for what in ["-6 addr", "-6 neigh", "-6 route", "-4 route"] {
+            let here = Command::new("ip").args(what.split(' ')).output().unwrap().stdout;
+            let there = self.exec(container, &format!("busybox ip {what}")).await.1;
+            told += &format!("ip {what}\n{}--- in the pod\n{there}\n", String::from_utf8_lossy(&here));
+        }
+        told
+    }
+
     pub(crate) async fn remove(&self) {
         self.ask(Op::StopSandbox { id: self.id.clone() }).await;
         self.ask(Op::RemoveSandbox { id: self.id.clone() }).await;
