@@ -1,4 +1,7 @@
 //! Pods: from apply to running, beside containerd asked for the same pod directly.
+//!
+//! The peer has no volumes, no token, no log of its own and nobody whom it tells; its network is the same, the same
+//! plugins with the same configuration, IPv6 too.
 
 use crate::api::{Served, next_line_with};
 use crate::line;
@@ -10,6 +13,7 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use k8s_cri::v1;
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
+use nix::sys::signal::{Signal, kill};
 use serde_json::json;
 use std::fs;
 use std::path::PathBuf;
@@ -33,44 +37,98 @@ pub(crate) fn run(runtime: &Runtime) -> Result<()> {
     registry.push(&images::busybox("1.36")?);
     let mut options = Options::with_pods(&machine);
     options.flags.extend(["--registry-mirror".to_owned(), format!("docker.io={}", registry.url())]);
-    let mut served = Served::of(Node::prepare(&place, options)?)?;
+    let served = Served::of(Node::prepare(&place, options)?)?;
     let ready = r#"jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}"#;
     let kubectl = served.node.kubectl();
     kubectl.until_prints("True", &["get", "nodes", "-o", ready])?;
     kubectl.until_prints("serviceaccount/default\n", &["get", "serviceaccount", "default", "-o", "name"])?;
 
-    let through = runtime.block_on(async {
-        let mut all = Vec::new();
-        for n in 0..=PODS {
-            all.push(applied(&served, n).await?);
-        }
-        anyhow::Ok(all)
-    })?;
-    // A daemon would end sandboxes it knows nothing of; its containerd goes on without it.
-    served.node.stop()?;
     let socket = socket(&machine)?;
-    let by_hand = runtime.block_on(async {
-        let mut client = RuntimeServiceClient::new(channel(&socket));
-        let mut all = Vec::new();
+    let mut hand = runtime.block_on(async { RuntimeServiceClient::new(channel(&socket)) });
+    for (measure, before) in [
+        ("create of a pod to seen running", Before::Gone),
+        ("the same while pods before it are being removed", Before::Going),
+    ] {
+        let (through, by_hand) = runtime.block_on(both(&served, &mut hand, before))?;
+        let mut shown = through.times();
+        let over = milliseconds(through.quantile(0.5)) - milliseconds(by_hand.quantile(0.5));
+        shown["over_peer_ms"] = json!(crate::load::rounded(over));
+        line(measure, shown, "RunPodSandbox, CreateContainer, StartContainer", by_hand.times());
+    }
+    Ok(())
+}
+
+/// What is with the pods before the one that is measured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Before {
+    /// Nothing is left of them: what is measured is a start and nothing else.
+    Gone,
+    /// Their containers are given two seconds and then killed, their networks and control groups removed, on the
+    /// same processors: there are as many removals as starts.
+    Going,
+}
+
+/// Through the API, and by hand at the same containerd: the same image and the same network of both families.
+async fn both(served: &Served, hand: &mut RuntimeServiceClient<Channel>, before: Before) -> Result<(Taken, Taken)> {
+    let (mut through, mut by_hand) = (Vec::new(), Vec::new());
+    if before == Before::Gone {
+        // In turns, since a machine is not as fast in one minute as in the next.
         for n in 0..=PODS {
-            all.push(asked(&mut client, n).await?);
+            through.push(applied(served, n, before).await?);
+            by_hand.push(frozen(served, asked(hand, n, before)).await?.0);
         }
-        anyhow::Ok(all)
-    })?;
+    } else {
+        for n in 0..=PODS {
+            through.push(applied(served, n, before).await?);
+        }
+        nothing_left(hand).await?;
+        let all = async {
+            let mut going = Vec::new();
+            for n in 0..=PODS {
+                let (took, gone) = asked(hand, n, before).await?;
+                by_hand.push(took);
+                going.extend(gone);
+            }
+            for gone in going {
+                gone.await??;
+            }
+            anyhow::Ok(())
+        };
+        frozen(served, all).await?;
+    }
     let taken = |all: Vec<Duration>| Taken::new(all.into_iter().skip(1).collect(), Duration::from_secs(1));
-    let (through, by_hand) = (taken(through), taken(by_hand));
-    let mut shown = through.times();
-    let over = milliseconds(through.quantile(0.5)) - milliseconds(by_hand.quantile(0.5));
-    shown["over_peer_ms"] = json!(crate::load::rounded(over));
-    line("create of a pod to seen running", shown, "RunPodSandbox, CreateContainer, StartContainer", by_hand.times());
+    Ok((taken(through), taken(by_hand)))
+}
+
+/// Does something while the program is stopped: it looks at containerd whenever that tells of anything, which
+/// would be in the peer's time.
+async fn frozen<T>(served: &Served, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let pid = served.node.pid()?;
+    kill(pid, Signal::SIGSTOP)?;
+    let done = work.await;
+    kill(pid, Signal::SIGCONT)?;
+    done
+}
+
+/// Waits until all of the program's pods are removed.
+async fn nothing_left(hand: &mut RuntimeServiceClient<Channel>) -> Result<()> {
+    let begun = Instant::now();
+    while !hand.list_pod_sandbox(v1::ListPodSandboxRequest::default()).await?.into_inner().items.is_empty() {
+        anyhow::ensure!(begun.elapsed() < SOON, "pods are not removed");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     Ok(())
 }
 
 /// How long a pod takes from the request that creates it to an event in which its container runs.
-async fn applied(served: &Served, n: usize) -> Result<Duration> {
-    let name = format!("pod-{n}");
+async fn applied(served: &Served, n: usize, before: Before) -> Result<Duration> {
+    let (name, grace) = match before {
+        Before::Gone => (format!("pod-{n}"), 1),
+        // It is deleted by force: the object goes at once and the containers later.
+        Before::Going => (format!("again-{n}"), 0),
+    };
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
-        "terminationGracePeriodSeconds": 0,
+        "terminationGracePeriodSeconds": grace,
         "containers": [{"name": "main", "image": IMAGE, "command": ["sleep", "100000"]}]}});
     let watch = format!("{ALL}?watch=true&fieldSelector=metadata.name%3D{name}");
     let mut watcher = served.target.connect().await?;
@@ -106,9 +164,13 @@ fn channel(socket: &std::path::Path) -> Channel {
     }))
 }
 
-/// How long the same pod takes when nobody stands between.
-async fn asked(client: &mut RuntimeServiceClient<Channel>, n: usize) -> Result<Duration> {
-    let name = format!("by-hand-{n}");
+/// How long the same pod takes when nobody stands between; and its removal, if that is not awaited.
+async fn asked(
+    client: &mut RuntimeServiceClient<Channel>,
+    n: usize,
+    before: Before,
+) -> Result<(Duration, Option<Removal>)> {
+    let name = format!("by-hand-{n}-{}", if before == Before::Gone { "gone" } else { "going" });
     let sandbox = v1::PodSandboxConfig {
         metadata: Some(v1::PodSandboxMetadata {
             name: name.clone(),
@@ -138,9 +200,22 @@ async fn asked(client: &mut RuntimeServiceClient<Channel>, n: usize) -> Result<D
         sandbox_config: Some(sandbox),
     };
     let container_id = client.create_container(create).await?.into_inner().container_id;
-    client.start_container(v1::StartContainerRequest { container_id }).await?;
+    client.start_container(v1::StartContainerRequest { container_id: container_id.clone() }).await?;
     let took = begin.elapsed();
-    client.stop_pod_sandbox(v1::StopPodSandboxRequest { pod_sandbox_id: pod_sandbox_id.clone() }).await?;
-    client.remove_pod_sandbox(v1::RemovePodSandboxRequest { pod_sandbox_id }).await?;
-    Ok(took)
+    let mut client = client.clone();
+    let removal = async move {
+        if before == Before::Going {
+            client.stop_container(v1::StopContainerRequest { container_id, timeout: 2 }).await?;
+        }
+        client.stop_pod_sandbox(v1::StopPodSandboxRequest { pod_sandbox_id: pod_sandbox_id.clone() }).await?;
+        client.remove_pod_sandbox(v1::RemovePodSandboxRequest { pod_sandbox_id }).await?;
+        anyhow::Ok(())
+    };
+    if before == Before::Going {
+        return Ok((took, Some(tokio::spawn(removal))));
+    }
+    removal.await?;
+    Ok((took, None))
 }
+
+type Removal = tokio::task::JoinHandle<Result<()>>;
