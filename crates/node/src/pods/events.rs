@@ -23,6 +23,9 @@ use std::time::Duration;
 const REMEMBERED: usize = 4096;
 /// At most this many are under way.
 const UNDER_WAY: usize = 8;
+/// What happens to a pod happens in bursts. The first event waits so long for company, so that they are written
+/// together, and not each in the way of the next step of the start that it tells of.
+const COMPANY: Duration = Duration::from_millis(200);
 /// After a refusal that may pass, all wait this long.
 const PAUSE: Duration = Duration::from_secs(10);
 /// So often one is tried.
@@ -125,12 +128,14 @@ impl Events {
         event.used = now.mono;
         event.again = true;
         if !event.queued {
+            if events.turn.is_empty() {
+                events.paused = events.paused.max(now.mono + COMPANY);
+            }
             match events.turn.push(number) {
                 Ok(()) => event.queued = true,
                 Err(_) => events.dropped += 1,
             }
         }
-        Events::pump(cx);
     }
 
     fn make(&mut self, pod: &Tree, path: &str, same: Same, message: String, now: Time, wall: Wall) -> u64 {

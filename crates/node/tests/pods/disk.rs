@@ -35,7 +35,7 @@ fn a_directory_that_outgrows_its_limit_ends_its_pod_as_the_kubelet_ends_it() {
     let status = w.pod("full")["status"].clone();
     assert_eq!(status["reason"], "Evicted");
     assert_eq!(status["message"], "Usage of EmptyDir volume \"scratch\" exceeds the limit \"1Mi\". ");
-    assert!(w.api.reasons("full").contains(&"Evicted".to_owned()));
+    assert!(w.until(Duration::from_secs(1), |w| w.api.reasons("full").contains(&"Evicted".to_owned())));
     assert_eq!(w.rt.stops.len(), 1);
     assert!(w.rt.stops[0].1 <= Duration::from_secs(2), "it keeps on writing for its whole grace");
 }

@@ -133,7 +133,7 @@ fn a_deleted_pod_goes_only_when_nothing_of_it_runs() {
     assert_eq!(w.rt.stops.len(), 2);
     assert!(w.rt.stops.iter().all(|(_, grace)| *grace == seconds(30)));
     assert_eq!(w.api.phases["web"].last().unwrap(), "Failed");
-    assert!(w.api.reasons("web").contains(&"Killing".to_owned()));
+    assert!(w.until(seconds(1), |w| w.api.reasons("web").contains(&"Killing".to_owned())));
     assert_eq!(w.rt.removed_pods, [uid]);
     assert!(w.api.refused.is_empty(), "{:?}", w.api.refused);
 }

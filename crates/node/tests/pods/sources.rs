@@ -234,5 +234,5 @@ fn who_may_pull_is_told_to_whoever_pulls() {
     let spec = json!({"imagePullSecrets": [{"name": "gone"}], "containers": [container("c", "run")]});
     w.create("p", spec);
     w.wait("p", "Running");
-    assert!(w.api.reasons("p").contains(&"FailedToRetrieveImagePullSecret".to_owned()));
+    assert!(w.until(seconds(1), |w| w.api.reasons("p").contains(&"FailedToRetrieveImagePullSecret".to_owned())));
 }
