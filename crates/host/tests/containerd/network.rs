@@ -41,7 +41,7 @@ fn what_somebody_took_of_the_way_out_comes_back() {
 }
 
 async fn comes_back(node: Node) {
-    let _outside = outside(&node);
+    let mut outside = outside(&node);
     let runtime = node.start().await;
     let (pod, c) = web(&node, &runtime, "u1").await;
     until(&runtime, |s| is_running(s, &c)).await;
@@ -80,6 +80,8 @@ async fn comes_back(node: Node) {
     pod.remove().await;
     other.remove().await;
     runtime.end().await;
+    outside.kill().unwrap();
+    outside.wait().unwrap();
 }
 
 /// A line of shell that asks for a page.
@@ -110,7 +112,7 @@ async fn get(runtime: &Runtime, host: IpAddr, timeout: Duration) -> Result<Answe
     runtime.perform(Op::Http { get, timeout }).await
 }
 
-/// Somebody beyond the node's network, with a page at port 7000 of 10.77.0.2 and of fd77::2. Ends with the story.
+/// Somebody beyond the node's network, with a page at port 7000 of 10.77.0.2 and of fd77::2.
 fn outside(node: &Node) -> Child {
     let page = node.path("outside");
     std::fs::create_dir(&page).unwrap();
