@@ -170,8 +170,8 @@ pub enum Effect {
         /// What.
         errand: Box<Errand>,
     },
-    /// All containers of this pod have ended for good: its room is free. May be told again after a restart
-    /// of the daemon.
+    /// All containers of this pod have ended for good: its room is free. Told again when its cell first tells
+    /// of a pod that had ended by then, and after a restart of the daemon.
     Ended {
         /// Its uid.
         uid: Arc<str>,
@@ -425,6 +425,11 @@ impl Pods {
         pod.cell = cell;
         if !std::mem::replace(&mut pod.known, true) {
             pod.report.forget();
+            // Whoever keeps the account of the node counts a pod when its cell tells of it: that one which was found
+            // here had ended by then is news to it.
+            if pod.ended {
+                fx.push(Effect::Ended { uid: uid.clone() });
+            }
         }
         if stored.revision >= pod.revision {
             pod.update(stored.revision, tree);

@@ -352,3 +352,19 @@ fn what_one_cell_says_of_its_pods_says_nothing_of_anothers() {
     assert_eq!(w.rt.running(&uid), ["c"]);
     assert_eq!(w.rt.starts_of("c"), 1);
 }
+
+#[test]
+fn who_learns_late_of_a_pod_that_has_ended_is_told_so_again() {
+    let mut w = World::new();
+    let uid = w.create("job", json!({"restartPolicy": "Never", "containers": [container("c", "exit-0-5")]}));
+    w.wait("job", "Running");
+    // It ends while the daemon is away, and its cell cannot be reached at first.
+    w.pass(seconds(6));
+    w.restart();
+    let told: Vec<_> = w.api.feed.drain(..).collect();
+    w.go(seconds(10));
+    assert!(w.ended.remove(&uid), "what is seen to have ended has");
+    w.api.feed.extend(told);
+    w.go(seconds(1));
+    assert!(w.ended.contains(&uid), "whoever counts the pod only now must not count it for ever");
+}

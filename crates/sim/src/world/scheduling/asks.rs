@@ -13,6 +13,7 @@ use objects::decision::Payload;
 use objects::kinds;
 use objects::request::{Body, Options, Request, User, Verb};
 use objects::status::Status;
+use serde_json::json;
 use std::sync::Arc;
 
 /// Somebody who asks a cell asks again after this.
@@ -38,10 +39,10 @@ pub(super) enum Then {
     Leader { keeper: usize, boot: u64, term: u64, id: ErrandId },
     /// A node's errand, of this start.
     Worker { host: usize, boot: u64, id: ErrandId },
+    /// An errand of what runs pods at a node, of this start.
+    Pods { host: usize, boot: u64, id: ErrandId },
     /// Somebody who does not wait for the answer.
     Nobody,
-    /// A node, which says it anew until it is heard.
-    Node,
 }
 
 impl World {
@@ -103,6 +104,12 @@ impl World {
                 self.asked(ask, Ok(tree));
             }
             Outcome::Refused(status) => self.asked(ask, Err(status.clone())),
+            Outcome::List { plan, snapshot } => {
+                let listed = plan.run(snapshot.iter(None), snapshot.revision());
+                let items: Vec<Tree> = listed.items.iter().map(|s| s.tree()).collect();
+                let revision = listed.revision.get().to_string();
+                self.asked(ask, Ok(json!({"metadata": {"resourceVersion": revision}, "items": items})));
+            }
             _ => {
                 let delay = s.dice.range(5, 50) * MS;
                 self.scene(delay, Happening::Again { ask, attempt });
@@ -123,15 +130,10 @@ impl World {
             Then::Worker { host, boot, id } => {
                 self.scene(MS, Happening::Answered { host, boot, id, answer });
             }
-            Then::Node if answer.is_err_and(|s| !matches!(s.code, 404 | 409 | 422)) => {
-                let keepers = self.keepers.len() as u64;
-                let Some(s) = &mut self.pods else { return };
-                let keeper = s.dice.below(keepers) as usize;
-                let wall = Wall(EPOCH_MS + self.now / MS);
-                let request = Request { id: RequestId(s.dice.u128()), sent: wall, ..Request::clone(&ask.request) };
-                self.ask(keeper, request, GATEWAY, ask.then);
+            Then::Pods { host, boot, id } => {
+                self.scene(MS, Happening::Heard { host, boot, id, answer });
             }
-            Then::Nobody | Then::Node => {}
+            Then::Nobody => {}
         }
     }
 
@@ -157,15 +159,11 @@ impl World {
     /// Somebody asks for something and does not wait for the answer.
     pub(super) fn want(&mut self, verb: Verb, name: &str, sub: &str, body: Option<Tree>) {
         let body = body.map_or(Body::None, |tree| Body::Object { tree, strict: Vec::new() });
-        self.send_want(verb, name, sub, body, Then::Nobody);
-    }
-
-    pub(super) fn send_want(&mut self, verb: Verb, name: &str, sub: &str, body: Body, then: Then) {
         let keepers = self.keepers.len() as u64;
         let Some(request) = self.request(verb, name, sub, body) else { return };
         let Some(any) = self.pods.as_mut().map(|s| s.dice.below(keepers) as usize) else { return };
         let known = self.cell_of_pods().and_then(|c| self.answers.get(&c).copied());
         let keeper = known.unwrap_or(any);
-        self.ask(keeper, request, if matches!(then, Then::Node) { GATEWAY } else { PERSON }, then);
+        self.ask(keeper, request, PERSON, Then::Nobody);
     }
 }

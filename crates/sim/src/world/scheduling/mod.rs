@@ -1,22 +1,27 @@
-//! Pods in the world: the scheduling leaders beside the keepers' cells, nodes that bid and run, and people
-//! who make, bind and remove pods.
+//! Pods in the world: the scheduling leaders beside the keepers' cells, nodes that bid and run what they are
+//! given on runtimes of their own, and people who make, bind and remove pods.
 
 mod asks;
 mod leaders;
 mod nodes;
 mod people;
+mod running;
 
 use super::{MS, SECOND, World};
 use crate::checks::award::Award;
-use crate::checks::{Checked, ensure};
+use crate::checks::{Checked, containers, ensure};
 use crate::client::NAMESPACE;
-use crate::host::{self, Act, Host};
+use crate::host::{self, Host};
+use crate::keeper::Clock;
 use asks::Ask;
+use base::runtime::{Answer, Failure, Op, Seen};
 use base::{CellId, Chance, Uid};
 use decide::schedule::Book;
 use node::errand::{Answered, ErrandId};
+use node::pods::{self, OpId};
 use node::scheduling::message::{ToLeader, ToNode};
 use node::scheduling::{Candidate, Leader, LeaderInput, WorkerInput};
+use running::SWEEP;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -51,11 +56,56 @@ pub(in crate::world) enum Happening {
         id: ErrandId,
         answer: Answered,
     },
-    Act {
+    /// What runs its pods hears of one.
+    Heard {
+        host: usize,
+        boot: u64,
+        id: ErrandId,
+        answer: Answered,
+    },
+    WakePods {
+        host: usize,
+        boot: u64,
+    },
+    /// Nothing of a pod runs at a node any more.
+    Ended {
         host: usize,
         boot: u64,
         uid: Uid,
-        act: Act,
+    },
+    /// An operation comes to a node's runtime.
+    Op {
+        host: usize,
+        boot: u64,
+        power: u64,
+        id: OpId,
+        op: Box<Op>,
+    },
+    /// Its answer comes back.
+    Done {
+        host: usize,
+        boot: u64,
+        id: OpId,
+        result: Result<Answer, Failure>,
+    },
+    /// A runtime is asked for all there is.
+    Look {
+        host: usize,
+        boot: u64,
+    },
+    Sight {
+        host: usize,
+        boot: u64,
+        seen: Arc<Seen>,
+    },
+    /// A node goes through what is on its disk.
+    Sweep {
+        host: usize,
+        boot: u64,
+    },
+    /// A node notices that its runtime is away, or back.
+    Runtime {
+        host: usize,
     },
     Arrives {
         ask: u64,
@@ -81,6 +131,7 @@ pub(in crate::world) enum Happening {
 /// The pods' part of the world.
 pub(in crate::world) struct Scene {
     dice: Chance,
+    of_runtimes: Chance,
     hosts: Vec<Host>,
     /// By keeper, while it leads: the term, and the machine.
     leaders: BTreeMap<usize, (u64, Leader)>,
@@ -94,16 +145,22 @@ pub(in crate::world) struct Scene {
     pub(super) started: u64,
     pub(super) refused: u64,
     pub(super) crashes: u64,
+    pub(super) power_cuts: u64,
+    pub(super) away: u64,
 }
 
 impl Scene {
     pub(super) fn new(chance: &Chance) -> Scene {
         let mut dice = chance.stream("pods");
         let count = dice.range(1, 5) as usize;
-        let host = |n| Host::new(n, dice.range(2, 5), dice.below(1 << 40), dice.range(960, 1_041));
-        let hosts = (0..count).map(host).collect();
+        let mut host = |n| {
+            let cpu = dice.range(2, 5);
+            Host::new(n, cpu, Clock { start_ns: dice.below(1 << 40), rate: dice.range(960, 1_041), ahead_ms: 0 })
+        };
+        let hosts = (0..count).map(&mut host).collect();
         Scene {
             dice,
+            of_runtimes: chance.stream("runtimes"),
             hosts,
             leaders: BTreeMap::new(),
             woken_at: BTreeMap::new(),
@@ -114,6 +171,8 @@ impl Scene {
             started: 0,
             refused: 0,
             crashes: 0,
+            power_cuts: 0,
+            away: 0,
         }
     }
 
@@ -175,8 +234,16 @@ impl World {
                 Ok(())
             }
             Happening::WakeWorker { host, boot } if s.hosts[host].boot == boot => {
-                s.hosts[host].woken_at = u64::MAX;
+                if let Some(up) = &mut s.hosts[host].up {
+                    up.woken_at.0 = u64::MAX;
+                }
                 self.work(host, WorkerInput::Tick)
+            }
+            Happening::WakePods { host, boot } if s.hosts[host].boot == boot => {
+                if let Some(up) = &mut s.hosts[host].up {
+                    up.woken_at.1 = u64::MAX;
+                }
+                self.run(host, pods::Input::Tick)
             }
             Happening::ToNode { host, message } if s.hosts[host].deaf_until <= now => {
                 self.work(host, WorkerInput::Message(message))
@@ -194,7 +261,25 @@ impl World {
             Happening::Answered { host, boot, id, answer } if s.hosts[host].boot == boot => {
                 self.work(host, WorkerInput::Answered { id, answer })
             }
-            Happening::Act { host, boot, uid, act } if s.hosts[host].boot == boot => self.act(host, uid, act),
+            Happening::Heard { host, boot, id, answer } if s.hosts[host].boot == boot => {
+                self.run(host, pods::Input::Answered { id, answer })
+            }
+            Happening::Ended { host, boot, uid } if s.hosts[host].boot == boot => {
+                self.work(host, WorkerInput::Ended { uid })
+            }
+            Happening::Op { host, boot, power, id, op } => self.operate(host, (boot, power), id, &op),
+            Happening::Done { host, boot, id, result } if s.hosts[host].boot == boot => {
+                self.run(host, pods::Input::Done { id, result })
+            }
+            Happening::Look { host, boot } if s.hosts[host].boot == boot => {
+                self.look(host);
+                Ok(())
+            }
+            Happening::Sight { host, boot, seen } if s.hosts[host].boot == boot => {
+                self.run(host, pods::Input::Seen(seen))
+            }
+            Happening::Sweep { host, boot } if s.hosts[host].boot == boot => self.sweep(host),
+            Happening::Runtime { host } => self.tell_facts_of_pods(host),
             Happening::Arrives { ask, attempt } => self.ask_arrives(ask, attempt),
             Happening::Again { ask, attempt } => {
                 self.ask_again(ask, attempt);
@@ -223,16 +308,17 @@ impl World {
         let Some(s) = &self.pods else { return Ok(()) };
         for (host, h) in s.hosts.iter().enumerate() {
             let name = host::name(host);
-            let Some(worker) = &h.worker else {
+            let Some(worker) = h.up.as_ref().map(|up| &up.worker) else {
                 ensure("liveness", false, || format!("{name} is down at the end"))?;
                 continue;
             };
+            containers::settled(&s.award, &name, &h.runtime)?;
             let open = worker.book().open();
             ensure("award", open == 0, || {
                 format!("{name} still keeps {open} reservations, where nothing has happened for {:?}", Book::ASK)
             })?;
             let want = s.award.bound_to(&name);
-            let runs: BTreeSet<Uid> = h.runs.clone();
+            let runs: BTreeSet<Uid> = h.runs();
             ensure("award", runs == want, || format!("{name} runs {runs:?}, and {want:?} are bound to it"))?;
             let counted: BTreeSet<Uid> =
                 worker.book().facts().hosted.keys().filter_map(|uid| uid.parse().ok()).collect();

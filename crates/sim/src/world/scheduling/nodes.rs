@@ -1,28 +1,41 @@
-//! The nodes: the worker that ships, and what it has done.
+//! The nodes: the worker that ships, which bids and admits.
 
 use super::asks::{GATEWAY, Then};
-use super::{Act, Happening, MS, NAMESPACE, World};
+use super::{Happening, MS, NAMESPACE, World};
 use crate::checks::Checked;
+use crate::host::Up;
 use crate::keeper::EPOCH_MS;
-use base::{BootId, RequestId, Time, Uid, Wall};
-use node::scheduling::{Worker, WorkerEffect, WorkerInput};
-use objects::request::{Body, Verb};
-use serde_json::json;
+use base::runtime::Seen;
+use base::{RequestId, Time, Uid, Wall};
+use node::errand::Errand;
+use node::pods;
+use node::scheduling::{WorkerEffect, WorkerInput};
+use objects::request::Request;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 impl World {
+    /// A node's process starts, once there is a runtime.
     pub(super) fn start_host(&mut self, host: usize) -> Checked {
+        let now = self.now;
+        let cells: Vec<_> = self.cell_of_pods().map(|c| (NAMESPACE.into(), c)).into_iter().collect();
         let Some(s) = &mut self.pods else { return Ok(()) };
         let h = &mut s.hosts[host];
-        if h.worker.is_some() {
+        if h.up.is_some() {
             return Ok(());
         }
-        h.boot += 1;
-        h.worker = Some(Worker::new(h.clock(self.now), BootId(h.boot)));
-        let (facts, found) = (h.facts(), h.runs.clone());
+        if h.runtime_down_until > now {
+            let delay = h.runtime_down_until - now;
+            self.scene(delay, Happening::Restart { host });
+            return Ok(());
+        }
+        let (seen, found): (Arc<Seen>, BTreeSet<Uid>) = h.start(now);
+        let (facts, of_pods, boot) = (h.facts(), h.facts_of_pods(now), h.boot);
         self.work(host, WorkerInput::Facts(facts))?;
         self.work(host, WorkerInput::Found(found))?;
-        let cells = self.cell_of_pods().map(|c| (NAMESPACE.into(), c)).into_iter().collect();
+        self.run(host, pods::Input::Node(of_pods))?;
+        self.run(host, pods::Input::Seen(seen))?;
+        self.scene(super::SWEEP, Happening::Sweep { host, boot });
         self.work(host, WorkerInput::Cells(cells))
     }
 
@@ -30,10 +43,10 @@ impl World {
         let Some(s) = &mut self.pods else { return Ok(()) };
         let h = &mut s.hosts[host];
         let now = h.clock(self.now);
-        let Some(worker) = &mut h.worker else { return Ok(()) };
+        let Some(up) = &mut h.up else { return Ok(()) };
         let mut fx = Vec::new();
-        worker.step(now, input, &mut fx);
-        worker.check();
+        up.worker.step(now, input, &mut fx);
+        up.worker.check();
         for effect in fx {
             match effect {
                 WorkerEffect::Send { message, .. } => {
@@ -43,24 +56,20 @@ impl World {
                     }
                 }
                 WorkerEffect::Errand { id, errand } => {
-                    let keepers = self.keepers.len() as u64;
-                    let Some(s) = &mut self.pods else { return Ok(()) };
-                    let wall = Wall(EPOCH_MS + self.now / MS);
-                    let uid = Uid::from_chance(s.dice.u128());
-                    let request = errand.request(RequestId(s.dice.u128()), wall, uid, s.dice.u64());
-                    let (keeper, boot) = (s.dice.below(keepers) as usize, s.hosts[host].boot);
-                    self.ask(keeper, request, GATEWAY, Then::Worker { host, boot, id });
+                    let boot = self.boot_of_host(host);
+                    self.run_errand(&errand, Then::Worker { host, boot, id });
                 }
                 WorkerEffect::Admitted { assignment, refused } => {
-                    let Some(s) = &mut self.pods else { return Ok(()) };
-                    let h = &mut s.hosts[host];
-                    s.refused += refused.len() as u64;
-                    let (acts, boot) = (h.take(&assignment, &refused), h.boot);
-                    for (uid, act) in acts {
-                        let most = if act == Act::Start { 300 } else { 1_000 };
-                        let delay = self.pods.as_mut().map_or(0, |s| s.dice.range(1, most)) * MS;
-                        self.scene(delay, Happening::Act { host, boot, uid, act });
+                    if let Some(s) = &mut self.pods {
+                        s.refused += refused.len() as u64;
                     }
+                    let refused = refused.into_iter().map(|r| pods::Refusal {
+                        uid: r.uid.to_string(),
+                        reason: r.why.reason,
+                        message: r.why.message,
+                    });
+                    let refused = refused.collect();
+                    self.run(host, pods::Input::Assigned { assignment, refused })?;
                 }
             }
         }
@@ -68,74 +77,34 @@ impl World {
         Ok(())
     }
 
+    pub(super) fn boot_of_host(&self, host: usize) -> u64 {
+        self.pods.as_ref().map_or(0, |s| s.hosts[host].boot)
+    }
+
+    /// A machine's errand, as a request through any gateway.
+    pub(super) fn run_errand(&mut self, errand: &Errand, then: Then) {
+        let keepers = self.keepers.len() as u64;
+        let wall = Wall(EPOCH_MS + self.now / MS);
+        let Some(s) = &mut self.pods else { return };
+        let uid = Uid::from_chance(s.dice.u128());
+        let request: Request = errand.request(RequestId(s.dice.u128()), wall, uid, s.dice.u64());
+        let keeper = s.dice.below(keepers) as usize;
+        self.ask(keeper, request, GATEWAY, then);
+    }
+
     pub(super) fn wake_worker(&mut self, host: usize) {
         let now = self.now;
         let Some(s) = &mut self.pods else { return };
         let h = &mut s.hosts[host];
-        let deadline = h.worker.as_ref().and_then(Worker::next_deadline);
+        let deadline = h.up.as_ref().and_then(|up| up.worker.next_deadline());
         let Some(at) = deadline.filter(|t| *t != Time::NEVER) else { return };
         let at = h.when(at).max(now + 1);
-        if at >= h.woken_at && h.woken_at > now {
+        let Some(Up { woken_at: (woken_at, _), .. }) = &mut h.up else { return };
+        if at >= *woken_at && *woken_at > now {
             return;
         }
-        h.woken_at = at;
+        *woken_at = at;
         let boot = h.boot;
         self.scene(at - now, Happening::WakeWorker { host, boot });
-    }
-
-    pub(super) fn act(&mut self, host: usize, uid: Uid, act: Act) -> Checked {
-        let Some(s) = &mut self.pods else { return Ok(()) };
-        let h = &mut s.hosts[host];
-        let handed = h.handed.iter().find(|(_, p)| p.uid == uid).map(|(n, p)| (n.clone(), p.clone()));
-        match act {
-            Act::Start => {
-                let Some((name, _)) = handed.filter(|(_, p)| !p.going && !p.over) else { return Ok(()) };
-                // What runs and nobody has told it of (any more) is on its way out; nobody knows its size.
-                let known: BTreeSet<Uid> = h.handed.values().map(|p| p.uid).collect();
-                let others = h.runs.intersection(&known).copied().collect();
-                s.award.runs(&h.facts(), uid, &others)?;
-                h.runs.insert(uid);
-                s.started += 1;
-                self.say(&name, uid, "Running");
-                Ok(())
-            }
-            Act::Stop => {
-                h.runs.remove(&uid);
-                h.strays.remove(&uid);
-                self.work(host, WorkerInput::Ended { uid })?;
-                if let Some((name, _)) = handed {
-                    let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0,
-                        "preconditions": {"uid": uid.to_string()}});
-                    let body = Body::Object { tree: options, strict: Vec::new() };
-                    self.send_want(Verb::Delete, &name, "", body, Then::Node);
-                }
-                Ok(())
-            }
-            Act::Over => {
-                h.runs.remove(&uid);
-                self.work(host, WorkerInput::Ended { uid })
-            }
-            Act::Fail => {
-                if let Some((name, _)) = handed {
-                    self.say(&name, uid, "Failed");
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// A node says how a pod is, until it is heard. What has ended does not begin again.
-    pub(super) fn say(&mut self, name: &str, uid: Uid, phase: &str) {
-        let mut patch = json!([
-            {"op": "test", "path": "/metadata/uid", "value": uid.to_string()},
-            {"op": "add", "path": "/status/phase", "value": phase},
-        ]);
-        if let Some(ops) = patch.as_array_mut().filter(|_| phase == "Running") {
-            let started = Wall(EPOCH_MS + self.now / MS).rfc3339();
-            ops.insert(0, json!({"op": "test", "path": "/status/phase", "value": "Pending"}));
-            ops.push(json!({"op": "add", "path": "/status/startTime", "value": started}));
-        }
-        let body = Body::Patch { kind: objects::request::PatchType::Json, bytes: patch.to_string().into() };
-        self.send_want(Verb::Patch, name, "status", body, Then::Node);
     }
 }

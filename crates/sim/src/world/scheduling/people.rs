@@ -2,7 +2,6 @@
 
 use super::{Happening, MS, NAMESPACE, SECOND, World, host};
 use base::Chance;
-use node::scheduling::WorkerInput;
 use objects::Tree;
 use objects::request::Verb;
 use serde_json::json;
@@ -61,28 +60,6 @@ impl World {
         self.scene(pause, Happening::People);
     }
 
-    /// A pod on this node comes to its end by itself.
-    pub(super) fn finish(&mut self, host: usize) {
-        let Some(s) = &mut self.pods else { return };
-        let h = &mut s.hosts[host];
-        if h.worker.is_none() {
-            return;
-        }
-        // What it said last is heard: one thing at a time is said of a pod.
-        let (runs, award) = (&h.runs, &s.award);
-        let ends = |p: &host::Handed| runs.contains(&p.uid) && !p.going && !p.over && award.is_running(p.uid);
-        let found = h.handed.iter_mut().find(|(_, p)| ends(p));
-        let Some((name, handed)) = found else { return };
-        handed.over = true;
-        let (name, uid) = (name.clone(), handed.uid);
-        h.runs.remove(&uid);
-        h.done.insert(uid);
-        // Nothing of it runs: its room is free before its status says so.
-        if self.work(host, WorkerInput::Ended { uid }).is_ok() {
-            self.say(&name, uid, "Succeeded");
-        }
-    }
-
     pub(super) fn tell_nodes(&mut self) {
         for keeper in 0..self.keepers.len() {
             let boot = self.keepers[keeper].boot;
@@ -101,13 +78,20 @@ impl World {
         let host = s.dice.below(s.hosts.len() as u64) as usize;
         let long = s.dice.range(50, 8_000) * MS;
         let h = &mut s.hosts[host];
-        match s.dice.below(4) {
-            0 | 1 if h.worker.is_some() => {
-                h.crash();
-                s.crashes += 1;
+        match s.dice.below(6) {
+            roll @ 0..=2 if h.up.is_some() => {
+                self.crash_host(host, roll == 2);
                 self.scene(long / 2, Happening::Restart { host });
             }
-            2 => h.deaf_until = now + long,
+            3 => {
+                // It is noticed some time, and some time that it is back.
+                h.runtime_down_until = now + long / 4;
+                s.away += 1;
+                let (gone, back) = (s.dice.range(1, 300) * MS, s.dice.range(1, 300) * MS);
+                self.scene(gone, Happening::Runtime { host });
+                self.scene(long / 4 + back, Happening::Runtime { host });
+            }
+            4 => h.deaf_until = now + long,
             _ => h.mute_until = now + long,
         }
         self.scene(pause, Happening::Fault);
@@ -117,11 +101,21 @@ impl World {
 /// A pod somebody wants, on this node if one is given.
 fn new_pod(dice: &mut Chance, now: u64, node: Option<String>) -> Tree {
     let cpu = ["100m", "500m", "1", "1", "2", "3", "9"][dice.below(7) as usize];
-    let mut container = json!({"name": "c", "image": "i", "resources": {"requests": {"cpu": cpu}}});
+    let image = ["a", "b"][dice.below(2) as usize];
+    let mut container = json!({"name": "c", "image": image, "resources": {"requests": {"cpu": cpu}}});
     if dice.below(10) == 0 {
         container["ports"] = json!([{"containerPort": 80, "hostPort": 80}]);
     }
-    let mut spec = json!({"containers": [container]});
+    if dice.below(4) == 0 {
+        container["env"] = json!([{"name": "CA", "valueFrom": {"configMapKeyRef": {"name": "kube-root-ca.crt", "key": "ca.crt"}}}]);
+    }
+    let mut spec = json!({"containers": [container], "automountServiceAccountToken": false});
+    if dice.below(3) == 0 {
+        spec["restartPolicy"] = json!("Never");
+    }
+    if let Some(all) = spec["containers"].as_array_mut().filter(|_| dice.below(4) == 0) {
+        all.push(json!({"name": "d", "image": "a"}));
+    }
     // Who matters more may have others evicted.
     if dice.below(8) == 0 {
         spec["priorityClassName"] = json!("system-cluster-critical");
