@@ -21,6 +21,7 @@ pub mod disk;
 pub mod host;
 pub mod keeper;
 pub mod ports;
+pub mod runtime;
 pub mod watcher;
 pub mod world;
 

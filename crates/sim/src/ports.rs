@@ -26,11 +26,13 @@ pub enum Bug {
     /// A node is told that a pod is bound to it as soon as the binding is asked for: an award before its
     /// commit.
     AwardBeforeCommit,
+    /// A container runtime says that it has stopped a container, and shows it so, and it runs on.
+    StopForgotten,
 }
 
 impl Bug {
     /// Every bug, and none.
-    pub const ALL: [Bug; 7] = [
+    pub const ALL: [Bug; 8] = [
         Bug::None,
         Bug::AckBeforeFsync,
         Bug::VoteNotPersisted,
@@ -38,6 +40,7 @@ impl Bug {
         Bug::ClosedForgotten,
         Bug::EventLost,
         Bug::AwardBeforeCommit,
+        Bug::StopForgotten,
     ];
 
     /// The bug of that name.

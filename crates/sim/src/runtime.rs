@@ -71,6 +71,13 @@ impl Runtime {
         shown.chain(run).chain(self.directories.keys().map(String::as_str)).collect()
     }
 
+    /// Whether a pod has containers, and no sandbox any more that they could run in.
+    pub fn has_lost(&self, uid: &str) -> bool {
+        let mine = |s: &&SeenSandbox| s.pod.uid == uid;
+        let made = self.containers.values().any(|c| self.sandboxes.get(&c.sandbox).is_some_and(|s| mine(&s)));
+        made && !self.sandboxes.values().filter(mine).any(|s| s.ready)
+    }
+
     /// Whose sandbox it is.
     pub fn pod_of(&self, sandbox: &str) -> Option<&PodName> {
         self.sandboxes.get(sandbox).map(|s| &s.pod)

@@ -56,6 +56,11 @@ fn an_award_before_its_commit_is_caught() {
 }
 
 #[test]
+fn a_stop_that_stops_nothing_is_caught() {
+    assert_eq!(caught(Bug::StopForgotten, 10).unwrap().0, "containers");
+}
+
+#[test]
 fn a_lost_event_is_caught() {
     assert_eq!(caught(Bug::EventLost, 5).unwrap().0, "watch");
 }

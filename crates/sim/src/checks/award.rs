@@ -99,9 +99,14 @@ impl Award {
         self.pods.iter().filter(|(_, p)| here(p)).map(|(uid, _)| *uid).collect()
     }
 
-    /// Whether its status says that the pod runs.
-    pub fn is_running(&self, uid: Uid) -> bool {
-        self.pods.get(&uid).is_some_and(|p| p.tree["status"]["phase"] == "Running")
+    /// A pod as it is committed, or was last; and whether it is gone.
+    pub fn pod(&self, uid: Uid) -> Option<(&Tree, bool)> {
+        self.pods.get(&uid).map(|p| (&p.tree, p.gone))
+    }
+
+    /// The pods there are.
+    pub fn living(&self) -> impl Iterator<Item = &Tree> {
+        self.pods.values().filter(|p| !p.gone).map(|p| &p.tree)
     }
 
     /// The names and uids of the pods there are, and the node of each.

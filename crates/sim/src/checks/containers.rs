@@ -46,7 +46,9 @@ pub fn settled(award: &Award, node: &str, runtime: &Runtime) -> Checked {
     let here: Vec<&Tree> = award.living().filter(|p| bound_to(p) == node).collect();
     let uids: BTreeSet<&str> = here.iter().map(|p| p["metadata"]["uid"].as_str().unwrap_or_default()).collect();
     let left: Vec<&str> = runtime.left().into_iter().filter(|uid| !uids.contains(uid)).collect();
-    ensure("containers", left.is_empty(), || format!("at the end {node} has something of pods that are gone: {left:?}"))?;
+    ensure("containers", left.is_empty(), || {
+        format!("at the end {node} has something of pods that are gone: {left:?}")
+    })?;
     for pod in here {
         let (name, uid) = (&pod["metadata"]["name"], pod["metadata"]["uid"].as_str().unwrap_or_default());
         let runs: BTreeSet<String> = runtime
@@ -63,8 +65,16 @@ pub fn settled(award: &Award, node: &str, runtime: &Runtime) -> Checked {
         ensure("containers", runs == told, || {
             format!("at the end {told:?} of pod {name} are said to run, and {runs:?} do")
         })?;
+        // As the kubelet has it: a pod that is never restarted and whose sandbox went with the power is not begun anew,
+        // and what of it was never started leaves it Pending.
+        if pod["spec"]["restartPolicy"] == "Never" && runs.is_empty() && runtime.has_lost(uid) {
+            continue;
+        }
+        // Who has ended a third time waits 20 s, which may be longer than the run.
+        let backs_off = |c: &&Tree| c["state"]["waiting"]["reason"] == "CrashLoopBackOff";
+        let waits = items(&pod["status"]["containerStatuses"]).filter(backs_off).count();
         let finished = decide::pod::is_finished(pod);
-        ensure("containers", finished == runs.is_empty(), || {
+        ensure("containers", finished == (runs.is_empty() && waits == 0), || {
             format!("at the end pod {name} is {}, and {runs:?} run", pod["status"]["phase"])
         })?;
         let ready = items(&pod["status"]["conditions"]).any(|c| c["type"] == "Ready" && c["status"] == "True");

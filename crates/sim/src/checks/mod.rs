@@ -2,11 +2,12 @@
 //!
 //! Each checker looks at the world from one side only: what the replicas of a cell are ([`election`], [`log`],
 //! [`applied`]), what its clients were told ([`register`], [`acknowledged`]), what those saw who watch it ([`watch`])
-//! or all namespaces ([`frontier`]), and which nodes run what ([`award`]).
+//! or all namespaces ([`frontier`]), and which nodes run what ([`award`], [`containers`]).
 
 pub mod acknowledged;
 pub mod applied;
 pub mod award;
+pub mod containers;
 pub mod election;
 pub mod frontier;
 pub mod log;

@@ -46,9 +46,11 @@ counts! {
     ambushes "ambushed elections",
     steps "steps",
     awards "awards",
-    started "pods started",
+    started "containers started",
     refused_pods "pods refused",
     node_crashes "node crashes",
+    node_power_cuts "power cuts of nodes",
+    away "container runtimes away",
 }
 
 impl fmt::Display for Counts {

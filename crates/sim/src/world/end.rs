@@ -50,6 +50,8 @@ impl World {
             counts.started = pods.started;
             counts.refused_pods = pods.refused;
             counts.node_crashes = pods.crashes;
+            counts.node_power_cuts = pods.power_cuts;
+            counts.away = pods.away;
         }
         counts.cells = self.truths.len() as u64;
         counts.terms = self.truths.values().map(|t| t.election.terms() as u64).sum();

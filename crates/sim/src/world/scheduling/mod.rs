@@ -318,8 +318,6 @@ impl World {
                 format!("{name} still keeps {open} reservations, where nothing has happened for {:?}", Book::ASK)
             })?;
             let want = s.award.bound_to(&name);
-            let runs: BTreeSet<Uid> = h.runs();
-            ensure("award", runs == want, || format!("{name} runs {runs:?}, and {want:?} are bound to it"))?;
             let counted: BTreeSet<Uid> =
                 worker.book().facts().hosted.keys().filter_map(|uid| uid.parse().ok()).collect();
             ensure("award", counted == want, || format!("{name} counts {counted:?}, and {want:?} are bound to it"))?;

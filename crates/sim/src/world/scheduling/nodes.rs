@@ -5,6 +5,7 @@ use super::{Happening, MS, NAMESPACE, World};
 use crate::checks::Checked;
 use crate::host::Up;
 use crate::keeper::EPOCH_MS;
+use crate::ports::Bug;
 use base::runtime::Seen;
 use base::{RequestId, Time, Uid, Wall};
 use node::errand::Errand;
@@ -29,6 +30,7 @@ impl World {
             self.scene(delay, Happening::Restart { host });
             return Ok(());
         }
+        h.runtime.survives = self.bug == Bug::StopForgotten;
         let (seen, found): (Arc<Seen>, BTreeSet<Uid>) = h.start(now);
         let (facts, of_pods, boot) = (h.facts(), h.facts_of_pods(now), h.boot);
         self.work(host, WorkerInput::Facts(facts))?;

@@ -107,7 +107,8 @@ fn new_pod(dice: &mut Chance, now: u64, node: Option<String>) -> Tree {
         container["ports"] = json!([{"containerPort": 80, "hostPort": 80}]);
     }
     if dice.below(4) == 0 {
-        container["env"] = json!([{"name": "CA", "valueFrom": {"configMapKeyRef": {"name": "kube-root-ca.crt", "key": "ca.crt"}}}]);
+        container["env"] =
+            json!([{"name": "CA", "valueFrom": {"configMapKeyRef": {"name": "kube-root-ca.crt", "key": "ca.crt"}}}]);
     }
     let mut spec = json!({"containers": [container], "automountServiceAccountToken": false});
     if dice.below(3) == 0 {

@@ -108,9 +108,8 @@ impl World {
         let h = &s.hosts[host];
         let Some(uid) = h.runtime.container(id).and_then(|(pod, _)| pod.uid.parse::<Uid>().ok()) else { return Ok(()) };
         // What runs and the node does not count (any more) is on its way out; nobody knows its size.
-        let counted = |uid: &Uid| {
-            h.up.as_ref().is_some_and(|up| up.worker.book().facts().hosted.contains_key(&uid.to_string()))
-        };
+        let counted =
+            |uid: &Uid| h.up.as_ref().is_some_and(|up| up.worker.book().facts().hosted.contains_key(&uid.to_string()));
         let others: BTreeSet<Uid> = h.runs().into_iter().filter(|u| *u != uid && counted(u)).collect();
         s.award.runs(&h.facts(), uid, &others)
     }
