@@ -34,6 +34,11 @@ pub struct Host {
     pub deaf_until: u64,
     /// See [`Host::deaf_until`].
     pub mute_until: u64,
+    /// What was run on from the node's own record before its cell told of it.
+    pub early: BTreeSet<Uid>,
+    /// Of that, and of what a process found, whose cell told of it when others had been admitted already: counted
+    /// without question, then and after every later start.
+    pub late: BTreeSet<Uid>,
 }
 
 /// The machines of a node that is up.
@@ -48,6 +53,8 @@ pub struct Up {
     pub shown: u64,
     /// When the last sight arrives: they come in order.
     pub sight_at: u64,
+    /// What had a sandbox when the process started.
+    pub found: BTreeSet<Uid>,
 }
 
 /// The id of a host.
@@ -82,6 +89,8 @@ impl Host {
             clock,
             deaf_until: 0,
             mute_until: 0,
+            early: BTreeSet::new(),
+            late: BTreeSet::new(),
         }
     }
 
@@ -121,7 +130,8 @@ impl Host {
     pub fn start(&mut self, now_ns: u64) -> (Arc<Seen>, BTreeSet<Uid>) {
         let now = self.clock(now_ns);
         let seen = self.runtime.look(now.wall);
-        let found = seen.sandboxes.iter().filter(|s| s.ready).filter_map(|s| s.pod.uid.parse().ok()).collect();
+        let ready = seen.sandboxes.iter().filter(|s| s.ready);
+        let found: BTreeSet<Uid> = ready.filter_map(|s| s.pod.uid.parse().ok()).collect();
         self.boot += 1;
         self.up = Some(Up {
             worker: Worker::new(now),
@@ -129,8 +139,15 @@ impl Host {
             woken_at: (u64::MAX, u64::MAX),
             shown: self.runtime.changes(),
             sight_at: now_ns,
+            found: found.clone(),
         });
         (Arc::new(seen), found)
+    }
+
+    /// The pods for which it has reserved or counted room.
+    pub fn counts(&self) -> BTreeSet<Uid> {
+        let hosted = self.up.iter().flat_map(|up| up.worker.book().facts().hosted.keys());
+        hosted.filter_map(|uid| uid.parse().ok()).collect()
     }
 
     /// The pods of which a process runs.

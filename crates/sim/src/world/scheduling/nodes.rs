@@ -44,11 +44,17 @@ impl World {
     pub(super) fn work(&mut self, host: usize, input: WorkerInput) -> Checked {
         let Some(s) = &mut self.pods else { return Ok(()) };
         let h = &mut s.hosts[host];
-        let now = h.clock(self.now);
+        let (now, before) = (h.clock(self.now), h.counts());
         let Some(up) = &mut h.up else { return Ok(()) };
         let mut fx = Vec::new();
         up.worker.step(now, input, &mut fx);
         up.worker.check();
+        if !before.is_empty() {
+            let new: BTreeSet<Uid> = h.counts().difference(&before).copied().collect();
+            if let Some(up) = &h.up {
+                h.late.extend(new.iter().filter(|u| up.found.contains(u) || h.early.contains(u)));
+            }
+        }
         for effect in fx {
             match effect {
                 WorkerEffect::Send { message, .. } => {

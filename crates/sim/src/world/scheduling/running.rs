@@ -82,7 +82,13 @@ impl World {
             fault(Why::Failed)
         } else {
             let stopped = h.runtime.stopped_by(op);
-            for id in &stopped {
+            // What it ran on from its own record after the power was back its book may refuse once the cell has told:
+            // a node does not know of such a pod that it was admitted before.
+            let early = |id: &str| {
+                let uid = h.runtime.container(id).and_then(|(pod, _)| pod.uid.parse::<Uid>().ok());
+                uid.is_some_and(|uid| h.early.contains(&uid))
+            };
+            for id in stopped.iter().filter(|id| !early(id)) {
                 containers::stops(&s.award, &h.facts().name, &h.runtime, id)?;
             }
             let wall = h.clock(now).wall;
@@ -102,16 +108,22 @@ impl World {
         Ok(())
     }
 
-    /// A container has begun to run: there must be room for its pod beside the others that the node knows of.
-    fn takes_room(&self, host: usize, id: &str) -> Checked {
-        let Some(s) = &self.pods else { return Ok(()) };
-        let h = &s.hosts[host];
+    /// A container has begun to run: there must be room for its pod beside the others that the node counts.
+    ///
+    /// What runs and is not counted (any more) is on its way out, and nobody knows its size. Neither is asked about
+    /// what was there before the process: a node that waited for a cell as long as it would has admitted others,
+    /// and counts what that cell had started here without question when it turns up.
+    fn takes_room(&mut self, host: usize, id: &str) -> Checked {
+        let Some(s) = &mut self.pods else { return Ok(()) };
+        let h = &mut s.hosts[host];
         let Some(uid) = h.runtime.container(id).and_then(|(pod, _)| pod.uid.parse::<Uid>().ok()) else { return Ok(()) };
-        // What runs and the node does not count (any more) is on its way out; nobody knows its size.
-        let counted =
-            |uid: &Uid| h.up.as_ref().is_some_and(|up| up.worker.book().facts().hosted.contains_key(&uid.to_string()));
-        let others: BTreeSet<Uid> = h.runs().into_iter().filter(|u| *u != uid && counted(u)).collect();
-        s.award.runs(&h.facts(), uid, &others)
+        let (counted, runs, facts) = (h.counts(), h.runs(), h.facts());
+        if !counted.contains(&uid) {
+            h.early.insert(uid);
+        }
+        let asked = |u: &Uid| counted.contains(u) && !h.late.contains(u);
+        let others: BTreeSet<Uid> = runs.into_iter().filter(|u| *u != uid && asked(u)).collect();
+        if asked(&uid) { s.award.runs(&facts, uid, &others) } else { Ok(()) }
     }
 
     /// What has changed at a runtime is seen, some time.
