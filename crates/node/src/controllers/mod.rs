@@ -205,6 +205,8 @@ pub struct Controllers {
     bundle: Arc<Bundle>,
     /// The committed objects; `None` while the cell is not led here.
     objects: Option<Objects>,
+    /// Everything up to here was told, and is in the index.
+    told: Revision,
     leading: bool,
     index: Index,
     queue: Queue,
@@ -244,6 +246,7 @@ impl Controllers {
             config,
             bundle,
             objects: None,
+            told: Revision::ZERO,
             leading: false,
             index: Index::default(),
             queue: Queue::default(),
@@ -296,7 +299,7 @@ impl Controllers {
         self.release();
         self.queue.tick(now.mono);
         // Before everything has been read, what is there looks as if it were not.
-        if self.index.is_complete() {
+        if self.index.is_complete() && self.is_level() {
             for _ in 0..PLANS_PER_STEP {
                 let Some(work) = self.queue.pop() else { break };
                 self.start(work, None, Wait::default(), fx);
@@ -310,7 +313,7 @@ impl Controllers {
         if !self.leading || self.objects.is_none() {
             return None;
         }
-        if !self.index.is_complete() || self.queue.is_ready() {
+        if !self.index.is_complete() || (self.queue.is_ready() && self.is_level()) {
             return Some(self.now.mono);
         }
         self.queue.next_deadline()
@@ -359,18 +362,28 @@ impl Controllers {
             return;
         }
         if self.objects.is_none() {
+            self.told = objects.revision();
             self.index.begin(objects.clone());
             self.objects = Some(objects);
             return;
         }
         self.objects = Some(objects);
-        for c in changes {
+        // What the first look shows may be told once more.
+        let before = self.told;
+        for c in changes.iter().filter(|c| c.revision > before) {
+            self.told = self.told.max(c.revision);
             self.index.change(&c.key, c.before.as_ref(), c.after.as_ref());
             self.cause = Some(c.revision);
             self.look_at(&c.key, c.before.as_ref(), c.after.as_ref());
         }
         self.cause = None;
         self.look_at_namespace();
+    }
+
+    /// Whether the index has everything that the objects have. Entries that are applied together are told one by
+    /// one, each with the objects as they are after the last: in between a plan would miss what it has made itself.
+    fn is_level(&self) -> bool {
+        self.objects.as_ref().is_some_and(|o| o.revision() <= self.told)
     }
 
     fn bundle_changed(&mut self, bundle: Arc<Bundle>) {

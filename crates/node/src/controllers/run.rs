@@ -220,7 +220,7 @@ impl Controllers {
 
     /// Ends the waiting of those that have seen what they did.
     pub(super) fn release(&mut self) {
-        let Some(objects) = &self.objects else { return };
+        let Some(objects) = self.objects.as_ref().filter(|_| self.is_level()) else { return };
         let over: Vec<Work> = self.waits.iter().filter(|(_, w)| w.is_over(objects)).map(|(w, _)| w.clone()).collect();
         for work in over {
             match self.waits.remove(&work) {

@@ -208,6 +208,15 @@ impl World {
         }
     }
 
+    /// The same, of all it was given at once: what it holds is applied together.
+    pub(crate) fn sync_together(&mut self) {
+        let Some(last) = self.cache.back().map(|(ticket, _)| *ticket) else { return };
+        let all = std::mem::take(&mut self.cache);
+        self.disk.extend(all.into_iter().flat_map(|(_, records)| records));
+        self.step(Input::Durable(last));
+        self.sync();
+    }
+
     /// One input of the controllers.
     pub(crate) fn control(&mut self, input: controllers::Input) {
         let mut fx = Vec::new();
