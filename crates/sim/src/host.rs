@@ -69,7 +69,7 @@ pub fn name(host: usize) -> String {
 
 impl Host {
     /// A node that was never started.
-    pub fn new(host: usize, cpu: u64, clock: Clock) -> Host {
+    pub fn new(host: usize, cpu: u64, pods: u64, clock: Clock) -> Host {
         let name = name(host);
         let zone = if host.is_multiple_of(2) { "even" } else { "odd" };
         let tree = json!({
@@ -77,7 +77,7 @@ impl Host {
             "metadata": {"name": name, "uid": format!("node-{name}"), "annotations": {NODE_ID: id(host).to_string()},
                 "labels": {"kubernetes.io/hostname": name, "zone": zone}},
             "spec": {},
-            "status": {"allocatable": {"cpu": cpu.to_string(), "pods": "8"}},
+            "status": {"allocatable": {"cpu": cpu.to_string(), "pods": pods.to_string()}},
         });
         Host {
             boot: 0,

@@ -28,11 +28,16 @@ pub enum Bug {
     AwardBeforeCommit,
     /// A container runtime says that it has stopped a container, and shows it so, and it runs on.
     StopForgotten,
+    /// One entry in twenty is not told to the controllers beside the cell that has applied it.
+    CommitUntold,
+    /// Controllers are told that something was made and not at which revision: they go by what they have seen
+    /// before it.
+    CreationForgotten,
 }
 
 impl Bug {
     /// Every bug, and none.
-    pub const ALL: [Bug; 8] = [
+    pub const ALL: [Bug; 10] = [
         Bug::None,
         Bug::AckBeforeFsync,
         Bug::VoteNotPersisted,
@@ -41,6 +46,8 @@ impl Bug {
         Bug::EventLost,
         Bug::AwardBeforeCommit,
         Bug::StopForgotten,
+        Bug::CommitUntold,
+        Bug::CreationForgotten,
     ];
 
     /// The bug of that name.

@@ -61,6 +61,17 @@ fn a_stop_that_stops_nothing_is_caught() {
 }
 
 #[test]
+fn an_entry_that_controllers_are_not_told_of_is_caught() {
+    let (checker, _) = caught(Bug::CommitUntold, 30).unwrap();
+    assert!(["deployment", "owners"].contains(&checker), "{checker}");
+}
+
+#[test]
+fn a_creation_that_controllers_forget_is_caught() {
+    assert_eq!(caught(Bug::CreationForgotten, 30).unwrap().0, "deployment");
+}
+
+#[test]
 fn a_lost_event_is_caught() {
     assert_eq!(caught(Bug::EventLost, 5).unwrap().0, "watch");
 }

@@ -2,15 +2,19 @@
 //!
 //! Each checker looks at the world from one side only: what the replicas of a cell are ([`election`], [`log`],
 //! [`applied`]), what its clients were told ([`register`], [`acknowledged`]), what those saw who watch it ([`watch`])
-//! or all namespaces ([`frontier`]), and which nodes run what ([`award`], [`containers`]).
+//! or all namespaces ([`frontier`]), which nodes run what ([`award`],
+//! [`containers`]), and what controllers made of what was asked for ([`deployment`], [`owners`]).
 
 pub mod acknowledged;
 pub mod applied;
 pub mod award;
+pub mod committed;
 pub mod containers;
+pub mod deployment;
 pub mod election;
 pub mod frontier;
 pub mod log;
+pub mod owners;
 pub mod register;
 pub mod watch;
 

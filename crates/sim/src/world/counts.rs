@@ -51,6 +51,9 @@ counts! {
     node_crashes "node crashes",
     node_power_cuts "power cuts of nodes",
     away "container runtimes away",
+    deployments "deployments",
+    made "pods made by controllers",
+    collected "secrets collected",
 }
 
 impl fmt::Display for Counts {

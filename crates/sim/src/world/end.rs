@@ -13,6 +13,7 @@ impl World {
         self.end_cells()?;
         self.end_gateway()?;
         self.end_pods()?;
+        self.end_control()?;
         self.count();
         Ok(())
     }
@@ -52,6 +53,10 @@ impl World {
             counts.node_crashes = pods.crashes;
             counts.node_power_cuts = pods.power_cuts;
             counts.away = pods.away;
+        }
+        if let Some(control) = &self.control {
+            (counts.deployments, counts.made) = control.counts();
+            counts.collected = control.collected;
         }
         counts.cells = self.truths.len() as u64;
         counts.terms = self.truths.values().map(|t| t.election.terms() as u64).sum();

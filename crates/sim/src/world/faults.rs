@@ -79,6 +79,7 @@ impl World {
         }
         self.counts.crashes += 1;
         self.unled(node);
+        self.control_gone(node, None);
         self.keepers[node].disk.cut(&mut self.dice.disk);
         self.unwatch(node, None);
         let brief = self.dice.faults.below(2) == 0 || self.was_ambushed(node);

@@ -2,6 +2,7 @@
 
 mod ambush;
 mod clients;
+mod control;
 mod counts;
 mod end;
 mod faults;
@@ -20,7 +21,7 @@ use crate::checks::frontier::Promise;
 use crate::checks::log::Log;
 use crate::checks::register::Register;
 use crate::checks::{Checked, Violation};
-use crate::client::{Client, Heard};
+use crate::client::{Client, Heard, NAMESPACE as NAMESPACE_OF_PODS};
 use crate::keeper::{Clock, Keeper};
 use crate::ports::Bug;
 use crate::watcher::Watcher;
@@ -57,8 +58,9 @@ const OPERATIONS: (u64, u64) = (1_000, 650);
 const CLIENTS: usize = 4;
 /// A client asks again, elsewhere, after this.
 const PATIENCE: u64 = 1_500 * MS;
-/// Every so manieth seed has pods.
-const WITH_PODS: u64 = 3;
+/// A third of the seeds has pods that people make, and another one pods that controllers make.
+const KINDS: u64 = 3;
+const WITH_CONTROLLERS: u64 = 1;
 /// The cell whose Namespaces say which others there are.
 const ROOT: CellId = CellId(Uid(1));
 
@@ -94,6 +96,7 @@ enum Event {
     Settled,
     BeginPods,
     Pods(scheduling::Happening),
+    Control(control::Happening),
 }
 
 /// What one machine of a node says to another.
@@ -173,6 +176,8 @@ struct World {
     counts: Counts,
     /// In some runs there are pods.
     pods: Option<Scene>,
+    /// In some of those their controllers make them.
+    control: Option<control::Scene>,
 }
 
 fn replica(node: usize) -> ReplicaId {
@@ -227,7 +232,8 @@ impl World {
             served: 0,
             events: 0,
             counts: Counts::default(),
-            pods: seed.is_multiple_of(WITH_PODS).then(|| Scene::new(&chance)),
+            pods: (seed % KINDS <= WITH_CONTROLLERS).then(|| Scene::new(&chance, seed % KINDS == WITH_CONTROLLERS)),
+            control: (seed % KINDS == WITH_CONTROLLERS).then(|| control::Scene::new(&chance)),
         }
     }
 
@@ -298,6 +304,7 @@ impl World {
             Event::Reconnect => self.cut.clear(),
             Event::BeginPods => self.begin_pods()?,
             Event::Pods(happening) => self.happen_to_pods(happening)?,
+            Event::Control(happening) => self.happen_to_control(happening)?,
             Event::Room { node } => {
                 self.keepers[node].disk.full = false;
                 self.tell_all(node, || Input::Space { ample: true })?;

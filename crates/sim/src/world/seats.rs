@@ -12,6 +12,7 @@ use base::disk::{self, Machine as _};
 use base::{BootId, CellId, Chance, ReplicaId, Time, Wall};
 use node::bundle::Bundle;
 use node::cell::{Cell, Config, Effect, Found, Input, Role};
+use node::controllers;
 use node::genesis::{self, Genesis};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -100,12 +101,15 @@ impl World {
         };
         up.bundle = bundle.clone();
         let named: BTreeMap<CellId, Arc<str>> = bundle.cells().into_iter().map(|(n, c)| (c, n)).collect();
+        self.control_bundle(node, bundle);
+        let Some(up) = &self.keepers[node].up else { return Ok(()) };
         let seated: Vec<CellId> = up.seats.keys().copied().filter(|c| *c != ROOT).collect();
         for id in seated {
             if named.contains_key(&id) {
                 self.tell(node, id, Input::Bundle(bundle.clone()))?;
             } else if let Some(up) = &mut self.keepers[node].up {
                 up.seats.remove(&id);
+                self.control_gone(node, Some(id));
                 self.command(node, Command::Live { cell: id, bytes: 0 });
             }
         }
@@ -193,6 +197,9 @@ impl World {
         if let Some(pods) = self.pods.as_mut().filter(|_| has_pods && !lossy) {
             pods.observe(member)?;
         }
+        if let Some(control) = self.control.as_mut().filter(|_| has_pods && !lossy) {
+            control.observe(member)?;
+        }
         for effect in fx {
             self.take(node, cell, effect)?;
         }
@@ -264,6 +271,7 @@ impl World {
                 if self.is_of_pods(cell) {
                     self.unled(node);
                 }
+                self.control_over(node, cell);
                 // Half of the watchers stay where they are: a follower tells its changes as well.
                 if self.dice.clients.below(2) == 0 {
                     self.unwatch(node, Some(cell));
@@ -271,8 +279,9 @@ impl World {
             }
             Effect::Committed { term, objects, changes } => {
                 if self.is_of_pods(cell) {
-                    self.committed(node, term, objects, changes);
+                    self.committed(node, term, objects.clone(), changes.clone());
                 }
+                self.control_committed(node, cell, term, controllers::Input::Committed { objects, changes });
             }
             Effect::Closed { revision } => {
                 if let Some(truth) = self.truths.get_mut(&cell) {

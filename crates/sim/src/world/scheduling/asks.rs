@@ -1,12 +1,14 @@
 //! Requests on their way through a gateway to the cell, asked again until they are answered or nobody waits for
 //! them any more.
 
-use super::{Happening, MS, NAMESPACE, World};
+use super::{Happening, MS, NAMESPACE, World, host};
 use crate::checks::Checked;
 use crate::keeper::EPOCH_MS;
-use base::{RequestId, Uid, Wall};
+use crate::world::ROOT;
+use base::{CellId, RequestId, Uid, Wall};
 use node::cell::{Input, Outcome, ReplyTo};
 use node::errand::{Answered, ErrandId};
+use node::gateway::home;
 use node::scheduling::LeaderInput;
 use objects::Tree;
 use objects::decision::Payload;
@@ -18,6 +20,8 @@ use std::sync::Arc;
 
 /// Somebody who asks a cell asks again after this.
 const PATIENCE: u64 = 1_500 * MS;
+/// Where Nodes would be decided.
+const REGISTRY: CellId = CellId(Uid(2));
 /// A gateway asks on for so long.
 pub(super) const GATEWAY: u64 = 20 * super::SECOND;
 /// A person has had enough after this.
@@ -34,13 +38,15 @@ pub(super) struct Ask {
 
 /// Whose it is.
 #[derive(Clone, Copy)]
-pub(super) enum Then {
+pub(in crate::world) enum Then {
     /// A leader's errand, of this start and term.
     Leader { keeper: usize, boot: u64, term: u64, id: ErrandId },
     /// A node's errand, of this start.
     Worker { host: usize, boot: u64, id: ErrandId },
     /// An errand of what runs pods at a node, of this start.
     Pods { host: usize, boot: u64, id: ErrandId },
+    /// An errand of a cell's controllers, of this start of their keeper.
+    Controllers { keeper: usize, boot: u64, cell: CellId, id: ErrandId },
     /// Somebody who does not wait for the answer.
     Nobody,
 }
@@ -60,12 +66,27 @@ impl World {
     }
 
     pub(super) fn ask_arrives(&mut self, ask: u64, attempt: u64) -> Checked {
+        let id = ask;
         let Some(ask) = self.pods.as_ref().and_then(|s| s.asks.get(&ask)).filter(|a| a.attempt == attempt) else {
             return Ok(());
         };
         let (keeper, request) = (ask.keeper, ask.request.clone());
-        let Some(cell) = self.cell_of_pods() else { return Ok(()) };
-        self.tell(keeper, cell, Input::Request { to: ReplyTo(attempt), request })
+        let Some(up) = &self.keepers[keeper].up else { return Ok(()) };
+        match home(&request, &up.bundle, ROOT, REGISTRY) {
+            REGISTRY => self.read_node(id, &request),
+            cell => return self.tell(keeper, cell, Input::Request { to: ReplyTo(attempt), request }),
+        }
+        Ok(())
+    }
+
+    /// The Nodes are the hosts' own: nobody here keeps a registry.
+    fn read_node(&mut self, ask: u64, request: &Request) {
+        let Some(s) = &self.pods else { return };
+        let name = request.name.as_deref().unwrap_or_default();
+        let found = s.hosts.iter().enumerate().find(|(host, _)| host::name(*host) == name);
+        let missing = || Box::new(Status::not_found(request.kind, name));
+        let answer = found.map(|(_, h)| h.tree.clone()).ok_or_else(missing);
+        self.asked(ask, answer);
     }
 
     /// Nothing was heard, or nothing that says what became of it.
@@ -133,11 +154,17 @@ impl World {
             Then::Pods { host, boot, id } => {
                 self.scene(MS, Happening::Heard { host, boot, id, answer });
             }
+            Then::Controllers { keeper, boot, cell, id } => {
+                if self.keepers[keeper].boot == boot {
+                    self.control_answered(keeper, cell, id, answer);
+                }
+            }
             Then::Nobody => {}
         }
     }
 
-    pub(super) fn request(&mut self, verb: Verb, name: &str, sub: &str, body: Body) -> Option<Request> {
+    fn request(&mut self, kind: &str, verb: Verb, (name, sub): (&str, &str), body: Body) -> Option<Request> {
+        let kind = kinds::KINDS.iter().find(|k| k.kind == kind && k.served)?;
         let wall = Wall(EPOCH_MS + self.now / MS);
         let s = self.pods.as_mut()?;
         Some(Request {
@@ -145,7 +172,7 @@ impl World {
             sent: wall,
             user: Arc::new(User { name: "admin".into(), groups: vec!["system:masters".into()], ..User::default() }),
             verb,
-            kind: kinds::by_kind("", "v1", "Pod")?,
+            kind,
             namespace: Some(NAMESPACE.into()),
             name: (verb != Verb::Create || !sub.is_empty()).then(|| name.into()),
             subresource: sub.into(),
@@ -159,8 +186,17 @@ impl World {
     /// Somebody asks for something and does not wait for the answer.
     pub(super) fn want(&mut self, verb: Verb, name: &str, sub: &str, body: Option<Tree>) {
         let body = body.map_or(Body::None, |tree| Body::Object { tree, strict: Vec::new() });
+        self.want_with("Pod", verb, (name, sub), body);
+    }
+
+    /// The same, of another kind.
+    pub(in crate::world) fn want_of(&mut self, kind: &str, verb: Verb, name: &str, body: Body) {
+        self.want_with(kind, verb, (name, ""), body);
+    }
+
+    fn want_with(&mut self, kind: &str, verb: Verb, (name, sub): (&str, &str), body: Body) {
         let keepers = self.keepers.len() as u64;
-        let Some(request) = self.request(verb, name, sub, body) else { return };
+        let Some(request) = self.request(kind, verb, (name, sub), body) else { return };
         let Some(any) = self.pods.as_mut().map(|s| s.dice.below(keepers) as usize) else { return };
         let known = self.cell_of_pods().and_then(|c| self.answers.get(&c).copied());
         let keeper = known.unwrap_or(any);

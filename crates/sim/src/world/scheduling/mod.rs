@@ -14,6 +14,7 @@ use crate::client::NAMESPACE;
 use crate::host::{self, Host};
 use crate::keeper::Clock;
 use asks::Ask;
+pub(super) use asks::Then;
 use base::runtime::{Answer, Failure, Op, Seen};
 use base::{CellId, Chance, Uid};
 use decide::schedule::Book;
@@ -150,12 +151,18 @@ pub(in crate::world) struct Scene {
 }
 
 impl Scene {
-    pub(super) fn new(chance: &Chance) -> Scene {
+    /// Those that run pods of controllers have room for all of them.
+    pub(super) fn new(chance: &Chance, controlled: bool) -> Scene {
         let mut dice = chance.stream("pods");
         let count = dice.range(1, 5) as usize;
         let mut host = |n| {
             let cpu = dice.range(2, 5);
-            Host::new(n, cpu, Clock { start_ns: dice.below(1 << 40), rate: dice.range(960, 1_041), ahead_ms: 0 })
+            Host::new(
+                n,
+                cpu,
+                if controlled { 40 } else { 8 },
+                Clock { start_ns: dice.below(1 << 40), rate: dice.range(960, 1_041), ahead_ms: 0 },
+            )
         };
         let hosts = (0..count).map(&mut host).collect();
         Scene {
@@ -214,7 +221,10 @@ impl World {
         for host in 0..count {
             self.start_host(host)?;
         }
-        self.scene(300 * MS, Happening::People);
+        if self.control.is_none() {
+            self.scene(300 * MS, Happening::People);
+        }
+        self.begin_control();
         self.scene(SECOND, Happening::Fault);
         Ok(())
     }

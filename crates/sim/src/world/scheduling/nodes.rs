@@ -65,7 +65,7 @@ impl World {
                 }
                 WorkerEffect::Errand { id, errand } => {
                     let boot = self.boot_of_host(host);
-                    self.run_errand(&errand, Then::Worker { host, boot, id });
+                    self.run_errand(None, &errand, Then::Worker { host, boot, id });
                 }
                 WorkerEffect::Admitted { assignment, refused } => {
                     if let Some(s) = &mut self.pods {
@@ -89,15 +89,16 @@ impl World {
         self.pods.as_ref().map_or(0, |s| s.hosts[host].boot)
     }
 
-    /// A machine's errand, as a request through any gateway.
-    pub(super) fn run_errand(&mut self, errand: &Errand, then: Then) {
+    /// A machine's errand, as a request through this gateway, or any. What it makes will have the uid.
+    pub(in crate::world) fn run_errand(&mut self, keeper: Option<usize>, errand: &Errand, then: Then) -> Uid {
         let keepers = self.keepers.len() as u64;
         let wall = Wall(EPOCH_MS + self.now / MS);
-        let Some(s) = &mut self.pods else { return };
+        let Some(s) = &mut self.pods else { return Uid::default() };
         let uid = Uid::from_chance(s.dice.u128());
         let request: Request = errand.request(RequestId(s.dice.u128()), wall, uid, s.dice.u64());
-        let keeper = s.dice.below(keepers) as usize;
+        let keeper = keeper.unwrap_or_else(|| s.dice.below(keepers) as usize);
         self.ask(keeper, request, GATEWAY, then);
+        uid
     }
 
     pub(super) fn wake_worker(&mut self, host: usize) {

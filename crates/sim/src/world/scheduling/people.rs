@@ -8,6 +8,8 @@ use serde_json::json;
 
 /// People stop here: what waits longest, a back-off or a question, is over before the end.
 const QUIET: u64 = 42 * SECOND;
+/// Where controllers make pods nodes fail until then: who has ended thrice waits longer than the quiet lasts.
+const FAULTS_OF_NODES: u64 = 28 * SECOND;
 /// At most so many pods are there at a time.
 const PODS_MAX: usize = 30;
 
@@ -71,7 +73,7 @@ impl World {
     pub(super) fn fault_of_pods(&mut self) {
         let (now, faults) = (self.now, self.faults);
         let Some(s) = &mut self.pods else { return };
-        if !faults {
+        if !faults || (self.control.is_some() && now >= FAULTS_OF_NODES) {
             return;
         }
         let pause = s.dice.range(100, 4_000) * MS;

@@ -32,7 +32,9 @@ impl World {
                     let delay = self.takes(&op);
                     self.scene(delay, Happening::Op { host, boot, power, id, op: Box::new(op) });
                 }
-                pods::Effect::Errand { id, errand } => self.run_errand(&errand, Then::Pods { host, boot, id }),
+                pods::Effect::Errand { id, errand } => {
+                    self.run_errand(None, &errand, Then::Pods { host, boot, id });
+                }
                 pods::Effect::Ended { uid } => {
                     if let Ok(uid) = uid.parse::<Uid>() {
                         self.scene(0, Happening::Ended { host, boot, uid });
