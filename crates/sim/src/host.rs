@@ -5,7 +5,7 @@
 use crate::keeper::Clock;
 use crate::runtime::Runtime;
 use base::runtime::Seen;
-use base::{NodeId, Now, Time, Uid};
+use base::{BootId, NodeId, Now, Time, Uid};
 use decide::schedule::{NODE_ID, NodeFacts};
 use node::pods::{self, Pods};
 use node::scheduling::Worker;
@@ -134,7 +134,7 @@ impl Host {
         let found: BTreeSet<Uid> = ready.filter_map(|s| s.pod.uid.parse().ok()).collect();
         self.boot += 1;
         self.up = Some(Up {
-            worker: Worker::new(now),
+            worker: Worker::new(now, BootId(self.boot)),
             pods: Pods::new(pods::Config::default()),
             woken_at: (u64::MAX, u64::MAX),
             shown: self.runtime.changes(),
