@@ -65,6 +65,28 @@ fn a_write_without_effect_keeps_the_revision() {
 }
 
 #[test]
+fn a_revision_that_is_none_is_refused_or_passed_over_as_kubernetes_does() {
+    let mut m = mesh();
+    let with = |revision: &str| {
+        let mut map = map("x", json!({"k": "v"}));
+        map["metadata"]["resourceVersion"] = json!(revision);
+        map
+    };
+    let refused = |r: Response| (r.status, r.body["reason"].clone(), r.body["message"].as_str().unwrap().to_owned());
+    let set = "resourceVersion should not be set on objects to be created";
+    assert_eq!(refused(send(&mut m, "POST", MAPS, with("5"))), (500, json!(null), set.to_owned()));
+    ok(send(&mut m, "POST", &format!("{MAPS}?dryRun=All"), with("abc")));
+    ok(send(&mut m, "POST", MAPS, with("0")));
+    let path = format!("{MAPS}/x");
+    let syntax = r#"strconv.ParseUint: parsing "+5": invalid syntax"#;
+    assert_eq!(refused(send(&mut m, "PUT", &path, with("+5"))), (500, json!(null), syntax.to_owned()));
+    let get = refused(send(&mut m, "GET", &format!("{path}?resourceVersion=abc"), Value::Null));
+    assert_eq!((get.0, get.1), (500, json!(null)));
+    assert!(get.2.starts_with(r#"resourceVersion: Invalid value: "abc": strconv.ParseUint"#), "{}", get.2);
+    assert_eq!(send(&mut m, "GET", &format!("{MAPS}?resourceVersion=abc"), Value::Null).status, 400);
+}
+
+#[test]
 fn a_dry_run_answers_and_changes_nothing() {
     let mut m = mesh();
     ok(send(&mut m, "POST", &format!("{MAPS}?dryRun=All"), map("x", json!({}))));
