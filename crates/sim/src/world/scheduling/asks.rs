@@ -93,6 +93,7 @@ impl World {
     pub(super) fn ask_again(&mut self, ask: u64, attempt: u64) {
         let keepers = self.keepers.len() as u64;
         let now = self.now;
+        let known = self.cell_of_pods().and_then(|c| self.answers.get(&c).copied());
         let Some(s) = &mut self.pods else { return };
         let Some(a) = s.asks.get_mut(&ask).filter(|a| a.attempt == attempt) else { return };
         if now >= a.until {
@@ -100,7 +101,9 @@ impl World {
         }
         self.attempts += 1;
         a.attempt = self.attempts;
-        a.keeper = s.dice.below(keepers) as usize;
+        // Mostly whoever has answered somebody last; not always, so that others are asked as well.
+        let any = s.dice.below(keepers) as usize;
+        a.keeper = known.filter(|_| s.dice.below(4) > 0).unwrap_or(any);
         let attempt = a.attempt;
         let delay = s.dice.range(5, 100) * MS;
         self.scene(delay, Happening::Arrives { ask, attempt });
