@@ -869,11 +869,15 @@ impl Replica {
         data: Bytes,
         fx: &mut Vec<Effect>,
     ) {
-        if term < self.term() || (self.is_leader() && term == self.term()) {
+        if self.is_leader() && term == self.term() {
             return;
         }
-        // A piece says who leads, as an append does; the library is told by what is a heartbeat to it.
+        // A piece says who leads, as an append does; the library is told by what is a heartbeat to it. It answers a
+        // leader whose term is over: whoever is sent a snapshot is sent nothing else that could tell that leader.
         self.library(MessageType::MsgHeartbeat, from, term, |_| {});
+        if term < self.term() {
+            return;
+        }
         self.after_leader_spoke(from, term, fx);
         if index <= self.raw.raft.raft_log.committed {
             // Already here: the library answers with what it has, and the leader goes on from there.

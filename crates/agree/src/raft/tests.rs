@@ -222,6 +222,22 @@ fn a_follower_that_started_anew_is_told_the_commit_again() {
 }
 
 #[test]
+fn a_leader_that_sends_a_snapshot_hears_that_its_term_is_over() {
+    let mut one = start(1, members(3));
+    let heard = one.step(one.from(3, 3, append(0, 0, &[])));
+    one.settle(heard);
+    let (index, index_term, members) = (53, 2, Members::of_voters([1, 2, 3].map(ReplicaId)));
+    let piece = Body::Piece { index, index_term, number: 0, last: true, members, data: Bytes::from_static(b"x") };
+    let effects = one.step(one.from(2, 2, piece));
+    let to_leader = |e: &Effect| match e {
+        Effect::Send { message, .. } => (message.to, message.term) == (ReplicaId(2), 3),
+        _ => false,
+    };
+    assert!(effects.iter().any(to_leader), "{effects:?}");
+    assert!(!effects.iter().any(|e| matches!(e, Effect::StagePiece { .. })), "{effects:?}");
+}
+
+#[test]
 fn a_leader_ends_its_lease_before_it_hands_over() {
     let mut one = start(1, members(3)).elected();
     let term = one.replica.term();
