@@ -38,7 +38,7 @@ impl World {
         let mut config = Config::new(id(), Role::Namespace("d".into()), Arc::new(Settings::default()));
         config.replica = ME;
         config.raft = raft::Config::new(id(), ME);
-        config.founders = Members::of_voters([ME, OTHER, ReplicaId(3)].into_iter());
+        config.founders = Members::of_voters([ME, OTHER, ReplicaId(3)]);
         let now = Now { mono: Time::from_ms(1), wall: WALL };
         let genesis = genesis::namespace("d", id().0, Revision::from_u64(1 << 40).unwrap(), "PEM", WALL);
         let bundle = Arc::new(Bundle::default());

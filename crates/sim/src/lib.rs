@@ -7,8 +7,10 @@
 //! Kubernetes requests, ask again under the same request id when they hear nothing, and watch: one namespace,
 //! and all of them over the machine that joins the cells' streams. In two seeds of three there are nodes that bid for
 //! pods and run them, on container runtimes of their own ([`runtime`]); in one of those two people make the pods, in
-//! the other the controllers beside the leading cells do, of Deployments that people make. Half of a run is faults; in the other half the
-//! world is whole again, and the cells must serve, converge and have kept their word.
+//! the other the controllers beside the leading cells do, of Deployments that people make.
+//!
+//! Half of a run is faults; in the other half the world is whole again, and the cells must serve, converge and
+//! have kept their word.
 //!
 //! A run is a function of the code and its seed: everything is drawn from the seed, by streams of their
 //! own, so that a seed that failed fails again. What is checked lives in [`checks`], one rule a file.
