@@ -70,13 +70,13 @@ impl Visit<'_> {
         match (kind, ty) {
             (PatchType::Json, _) => {
                 let found = patch::json::apply(&mut current, &patch)?;
-                let walked = Walked::by_operations(&patch);
-                self.conformed(ty, current, &found, |tree| go_json::text(schema, ty, tree, &walked))
+                let walked = || Walked::by_operations(&patch);
+                self.conformed(ty, current, &found, |tree| go_json::text(schema, ty, tree, &walked()))
             }
             (PatchType::Merge, _) => {
                 patch::merge::apply(&mut current, &patch)?;
-                let walked = Walked::by_merge(&patch);
-                self.conformed(ty, current, &[], |tree| go_json::text(schema, ty, tree, &walked))
+                let walked = || Walked::by_merge(&patch);
+                self.conformed(ty, current, &[], |tree| go_json::text(schema, ty, tree, &walked()))
             }
             (PatchType::Strategic, Some(of)) => {
                 patch::strategic::apply(schema, of, &mut current, &patch)?;

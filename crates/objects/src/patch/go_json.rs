@@ -7,6 +7,7 @@
 
 use super::go_text;
 use crate::Tree;
+use crate::codec::MAX_DEPTH;
 use crate::schema::{Schema, TypeId};
 use std::collections::BTreeMap;
 
@@ -31,13 +32,16 @@ impl Walked {
         }
     }
 
-    /// By a JSON patch: the way to each of its places, and what it compared or put there.
+    /// By a JSON patch that was applied: the way to each of its places, and what it compared or put there. A `from`
+    /// that an operation does not read was looked up by nobody, and may be of any length.
     pub fn by_operations(patch: &Tree) -> Walked {
         let mut walked = Walked::default();
         for operation in patch.as_array().into_iter().flatten() {
-            for place in ["path", "from"].iter().filter_map(|p| operation[*p].as_str()) {
+            let reads_from = matches!(operation["op"].as_str(), Some("move" | "copy"));
+            let from = operation["from"].as_str().filter(|_| reads_from);
+            for place in operation["path"].as_str().into_iter().chain(from) {
                 let mut at = &mut walked;
-                for token in place.split('/').skip(1) {
+                for token in place.split('/').skip(1).take(MAX_DEPTH) {
                     at = at.below.entry(token.replace("~1", "/").replace("~0", "~")).or_default();
                 }
                 at.whole = true;
@@ -106,6 +110,15 @@ mod tests {
     use super::*;
     use crate::schema::builtin;
     use serde_json::json;
+
+    #[test]
+    fn a_place_that_nobody_looked_up_is_not_walked() {
+        let long = "/".repeat(1 << 20);
+        let test = json!([{"op": "test", "path": "/kind", "value": "Pod", "from": long}]);
+        assert_eq!(Walked::by_operations(&test), Walked::by_operations(&json!([{"op": "test", "path": "/kind"}])));
+        let moved = json!([{"op": "move", "path": "/a", "from": "/b"}]);
+        assert_eq!(Walked::by_operations(&moved).below.len(), 2);
+    }
 
     fn shown(kind: &str, tree: &Tree, walked: &Walked) -> String {
         let group = if kind == "Deployment" { "apps" } else { "" };
