@@ -41,10 +41,11 @@ impl Network {
         }
         let v4 = format!("{gateway}/{}", self.v4.1);
         run("ip", &["address", "replace", &v4, "dev", bridge], "").await?;
+        run("ip", &["link", "set", bridge, "up"], "").await?;
         if let (Some(gateway), Some((_, bits))) = (self.gateway_v6(), self.v6) {
             let v6 = format!("{gateway}/{bits}");
             run("ip", &["address", "replace", &v6, "dev", bridge, "nodad"], "").await?;
         }
-        run("ip", &["link", "set", bridge, "up"], "").await
+        Ok(())
     }
 }

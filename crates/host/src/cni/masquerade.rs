@@ -14,14 +14,15 @@ impl Network {
     /// Has the rules in force, whatever was before.
     ///
     /// # Errors
-    /// What iptables said.
+    /// What iptables said first; what is wrong with one family keeps nothing from the other.
     pub(super) async fn masquerade(&self) -> io::Result<()> {
+        let mut all = Ok(());
         for (v4, rules) in self.rules() {
             if !CHAIN.is_in_force(v4, &rules).await {
-                CHAIN.lay(v4, &rules).await?;
+                all = all.and(CHAIN.lay(v4, &rules).await);
             }
         }
-        Ok(())
+        all
     }
 
     fn rules(&self) -> Vec<(bool, Vec<String>)> {

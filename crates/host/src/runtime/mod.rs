@@ -53,9 +53,6 @@ pub enum StartError {
         /// What the system said.
         cause: io::Error,
     },
-    /// What is the same for all pods of their network cannot be laid.
-    #[error("cannot lay the pods' network: {0}. No container was touched")]
-    Network(io::Error),
     /// The runtime refuses what every start needs.
     #[error("{0}. No container was touched")]
     Refused(String),
@@ -107,7 +104,10 @@ impl Runtime {
                 let written = config.network.write(&own.cni_conf, &data.join("cni/addresses"));
                 written.map_err(io("write the pods' network to", &own.cni_conf))?;
                 cni::forward_packets();
-                config.network.lay().await.map_err(StartError::Network)?;
+                // Pods that run are to be looked after all the same; it is tried again now and then.
+                if let Err(e) = config.network.lay().await {
+                    tracing::error!("pods cannot reach other machines: {e}");
+                }
                 let containerd = Containerd::start(own, binaries).await?;
                 let client = Client::new(&containerd.socket());
                 pause::import(client.channel(), &client).await.map_err(StartError::Refused)?;

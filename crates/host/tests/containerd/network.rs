@@ -6,9 +6,11 @@ use host::runtime::Runtime;
 use std::net::IpAddr;
 use std::process::{Child, Command};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Until something is given up for which a story waits.
+const LONG: Duration = Duration::from_secs(60);
 
 #[test]
 fn the_first_pod_is_reached_by_ipv6_at_once() {
@@ -23,7 +25,7 @@ async fn at_once(node: Node) {
         let seen = until(&runtime, |s| is_running(s, &c)).await;
         let addresses = pod.addresses(&seen);
         // By the first it is seen that somebody listens; the other is asked once.
-        while get(&runtime, addresses[0], PATIENCE).await.is_err() {}
+        at_last("the pod answers", async || get(&runtime, addresses[0], PATIENCE).await.is_ok()).await;
         let answer = get(&runtime, addresses[1], PATIENCE).await;
         assert!(answer.is_ok(), "{answer:?}\n{}", pod.network(&c).await);
         let said = pod.exec(&c, "busybox nc -w 10 fd42:99::1 6443 </dev/null").await;
@@ -49,7 +51,8 @@ async fn comes_back(node: Node) {
     let reached = async |to: &str| pod.exec(&c, &asks(to, 7000, "page")).await.1.ends_with("out here\n");
     let ways = [("10.77.0.2", "iptables"), ("fd77::2", "ip6tables")];
     // It listens once this machine itself gets an answer.
-    while runtime.perform(Op::Tcp { host: "fd77::2".into(), port: 7000, timeout: PATIENCE }).await.is_err() {}
+    let listens = || Op::Tcp { host: "fd77::2".into(), port: 7000, timeout: PATIENCE };
+    at_last("somebody listens outside", async || runtime.perform(listens()).await.is_ok()).await;
     for (to, _) in ways {
         assert!(reached(to).await, "{to}: {}", pod.network(&c).await);
     }
@@ -72,7 +75,8 @@ async fn comes_back(node: Node) {
     let seen = until(&runtime, |s| is_running(s, &d)).await;
     for address in other.addresses(&seen) {
         let to = address.to_string();
-        while !other.exec(&d, &asks(&to, 8080, "cgi-bin/who")).await.1.contains(&to) {}
+        let itself = async || other.exec(&d, &asks(&to, 8080, "cgi-bin/who")).await.1.contains(&to);
+        at_last("the pod answers itself", itself).await;
         let own = pod.addresses(&seen).into_iter().find(|a| a.is_ipv6() == address.is_ipv6()).unwrap();
         let said = pod.exec(&c, &asks(&to, 8080, "cgi-bin/who")).await.1;
         assert!(said.contains(&own.to_string()), "{to} was asked by {own}: {said}");
@@ -82,6 +86,15 @@ async fn comes_back(node: Node) {
     runtime.end().await;
     outside.kill().unwrap();
     outside.wait().unwrap();
+}
+
+/// Asks until it is so.
+async fn at_last(what: &str, mut is: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + LONG;
+    while !is().await {
+        assert!(Instant::now() < end, "never so: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// A line of shell that asks for a page.
