@@ -155,8 +155,11 @@ pub fn settled(all: &Committed) -> Checked {
 /// replicas: Kubernetes' controller takes it for one that is being scaled, and then does nothing about it; so does
 /// the one here.
 fn is_stuck(deployment: &Tree, sets: &[&Tree]) -> bool {
-    let with_pods = sets.iter().filter(|s| s["spec"]["replicas"] != 0).count();
-    deployment["spec"]["strategy"]["type"] == "Recreate" && with_pods > 1
+    let with_pods: Vec<&&Tree> = sets.iter().filter(|s| s["spec"]["replicas"] != 0).collect();
+    let made_for =
+        |s: &Tree| s["metadata"]["annotations"]["deployment.kubernetes.io/desired-replicas"].as_str()?.parse().ok();
+    let another = |s: &&&Tree| made_for(s).is_some_and(|n: i64| deployment["spec"]["replicas"] != n);
+    deployment["spec"]["strategy"]["type"] == "Recreate" && with_pods.len() > 1 && with_pods.iter().any(another)
 }
 
 /// The pods of a ReplicaSet as it counts them.
