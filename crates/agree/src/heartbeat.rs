@@ -348,7 +348,8 @@ impl Pair {
             // is taken for a third, which costs an election at worst.
             let known = self.peer.is_some();
             self.peer = Some(Peer { boot, version: 0, list: BTreeMap::new(), number: 0, heard: now });
-            self.held = None;
+            let before = self.held.take();
+            self.notice_restart(before, boot, fx);
             let all: Vec<_> = self.bound.keys().copied().filter(|_| known).collect();
             all.into_iter().for_each(|cell| self.unbind(cell, fx));
         }
@@ -386,6 +387,13 @@ impl Pair {
         fx.push(Effect::Send(Message::Answer { boot: self.boot, to_boot: boot, number, version: held, not }));
     }
 
+    /// Tells the leaders here if another process held their list before.
+    fn notice_restart(&self, before: Option<(BootId, u64)>, boot: BootId, fx: &mut Vec<Effect>) {
+        if before.is_some_and(|(b, _)| b != boot) {
+            fx.extend(self.led.iter().map(|(cell, led)| Effect::Restarted { cell: *cell, from: led.member }));
+        }
+    }
+
     /// The answer to a beat of this side.
     fn on_answer(
         &mut self,
@@ -403,9 +411,7 @@ impl Pair {
         // An answer to a later beat tells more than those still missing would.
         self.sent = self.sent.split_off(&number);
         let before = self.held.replace((boot, version));
-        if before.is_some_and(|(b, _)| b != boot) {
-            fx.extend(self.led.iter().map(|(cell, led)| Effect::Restarted { cell: *cell, from: led.member }));
-        }
+        self.notice_restart(before, boot, fx);
         if version != of || version != self.version {
             // Of another list: the cells it answers for are not the ones in ours.
             return;
