@@ -98,9 +98,14 @@ impl Cell {
             raft::Effect::Role(role) if role != raft::Role::Leader => self.step_down(fx),
             raft::Effect::Role(_) => {}
             raft::Effect::Closed { revision, index, .. } => self.on_closed(revision, index),
-            raft::Effect::Leading { term, .. } => {
+            raft::Effect::Leading { term, floor } => {
                 self.leading = true;
                 self.term = term;
+                // What the leader before has promised, perhaps one of the voters alone holds: it is promised anew, so
+                // that reads at such a revision need not wait until somebody asks. Not beyond the present: bounds
+                // are held some way ahead of what is asked.
+                self.to_close = self.to_close.max(floor.min(Revision::end_of(now.wall)));
+                self.close(now);
                 self.begin(now);
                 self.bind(now);
                 if self.config.role == Role::Root {

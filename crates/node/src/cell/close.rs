@@ -45,7 +45,7 @@ impl Cell {
     }
 
     /// Closes the highest revision asked for: a lower one would take the place of what is being closed.
-    fn close(&mut self, now: Now) {
+    pub(super) fn close(&mut self, now: Now) {
         let at = self.collects.iter().map(|c| c.at).max().unwrap_or_default().max(self.to_close);
         if at > self.closed {
             self.member.cell_mut().mint_above(at);
