@@ -369,7 +369,11 @@ impl Worker {
         // It may have been sent to an earlier start of this node. Who has heard of the cell since this one can tell
         // what is late by its term and number, from a leader that nobody here has asked yet.
         if boot.is_some_and(|b| b != self.boot) || (boot.is_none() && cell.term == 0) {
-            self.ask_at(id, Some(now));
+            // A burst of them makes one question.
+            if cell.whole || cell.ask.is_none_or(|at| at > now + Worker::AGAIN) {
+                cell.asked = 0;
+                self.ask_at(id, Some(now));
+            }
             return;
         }
         let gap = term != cell.term || number != cell.number + 1;

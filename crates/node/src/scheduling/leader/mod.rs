@@ -428,7 +428,7 @@ impl Leader {
         }
         let written = |w: &Waiting| {
             let node = self.name_of(from);
-            tender.term < self.config.term && node == w.tree["status"]["nominatedNodeName"].as_str()
+            tender.term < self.config.term && node.is_some() && node == w.tree["status"]["nominatedNodeName"].as_str()
         };
         let wanted = |w: &Waiting| w.uid == uid && w.nominated.map_or_else(|| written(w), |n| n.0 == from);
         if !self.pods.get(name).is_some_and(wanted) {
