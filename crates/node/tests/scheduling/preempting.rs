@@ -18,6 +18,17 @@ fn is_going(w: &World, pod: &str) -> bool {
     !w.pod(pod)["metadata"]["deletionTimestamp"].is_null()
 }
 
+/// A node of one CPU on which `low` is going to make room for `big`.
+fn making_room() -> World {
+    let mut w = World::new();
+    w.add_node(1, "1");
+    w.create("low", cpu("1"));
+    w.settle();
+    w.create("big", important("1"));
+    w.settle();
+    w
+}
+
 /// The node has stopped a pod that is being deleted.
 fn stop(w: &mut World, n: u8, pod: &str) {
     let uid = w.uid(pod);
@@ -122,12 +133,7 @@ fn who_stands_in_the_way_of_its_neighbours_rules_goes_too() {
 #[test]
 fn room_that_is_made_is_given_back_when_the_pod_goes_elsewhere_or_away() {
     for elsewhere in [true, false] {
-        let mut w = World::new();
-        w.add_node(1, "1");
-        w.create("low", cpu("1"));
-        w.settle();
-        w.create("big", important("1"));
-        w.settle();
+        let mut w = making_room();
         assert!(is_going(&w, "low"));
         if elsewhere {
             w.add_node(2, "1");
@@ -145,12 +151,7 @@ fn room_that_is_made_is_given_back_when_the_pod_goes_elsewhere_or_away() {
 
 #[test]
 fn room_is_given_back_though_the_word_of_it_is_lost() {
-    let mut w = World::new();
-    w.add_node(1, "1");
-    w.create("low", cpu("1"));
-    w.settle();
-    w.create("big", important("1"));
-    w.settle();
+    let mut w = making_room();
     w.lose = |p| matches!(p, Packet::ToNode(_, ToNode::Withdraw { .. }));
     w.remove("big");
     stop(&mut w, 1, "low");
@@ -164,12 +165,7 @@ fn room_is_given_back_though_the_word_of_it_is_lost() {
 
 #[test]
 fn room_that_is_wanted_is_kept_on_over_a_new_leader() {
-    let mut w = World::new();
-    w.add_node(1, "1");
-    w.create("low", cpu("1"));
-    w.settle();
-    w.create("big", important("1"));
-    w.settle();
+    let mut w = making_room();
     w.lose = |p| matches!(p, Packet::ToNode(_, ToNode::Preempt { .. }));
     w.pass(Book::ASK - SECOND / 10);
     // The new leader is asked before anybody has answered it: it goes by what is written.
