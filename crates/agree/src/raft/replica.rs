@@ -506,8 +506,9 @@ impl Replica {
                     m.index = index;
                     m.commit = commit;
                 });
-                // The library takes the highest that was ever said; but who has started anew may know less. Of a
-                // late answer nothing comes but one more append.
+                // The library takes the highest that was ever said; but who has started anew may know less. A late
+                // answer that is too low costs one more append; one from before a start, too high, can hide what that
+                // start has lost until the next entry.
                 if self.is_leader()
                     && term == self.term()
                     && let Some(p) = self.raw.raft.mut_prs().get_mut(from.0)
