@@ -48,8 +48,7 @@ fn a_deployment_runs_and_is_shown() -> Result<()> {
             let reasons = ["Scheduled", "Pulled", "Created", "Started"];
             Ok(reasons.iter().all(|reason| described.contains(reason)).then_some(()))
         })?;
-        let events = kubectl.ok(&["events", "--for", "deployment/nginx-deployment"])?;
-        ensure!(events.contains("Scaled up replica set nginx-deployment-"), "{events}");
+        mesh.until_told(Some("deployment/nginx-deployment"), &["Scaled up replica set nginx-deployment-"])?;
         let logs = kubectl.ok(&["logs", "deployment/nginx-deployment"])?;
         ensure!(logs.contains("start worker processes of 1.14.2"), "{logs}");
         kubectl.ok(&["wait", "--for=condition=Available", "deployment/nginx-deployment", "--timeout=30s"])?;

@@ -237,11 +237,7 @@ fn a_volume_that_cannot_be_made_holds_its_pod_back_and_says_why() -> Result<()> 
     story("missing-volumes", |mesh| {
         let kubectl = &mesh.kubectl;
         mesh.apply(MISSING)?;
-        let told = |what: &str| {
-            until(&format!("an event with {what:?}"), SOON, || {
-                Ok(kubectl.ok(&["events", "--for", "pod/missing"])?.contains(what).then_some(()))
-            })
-        };
+        let told = |what: &str| mesh.until_told(Some("pod/missing"), &[what]);
         told("MountVolume.SetUp failed for volume \"late\" : secret \"late\" not found")?;
         kubectl.ok(&["create", "secret", "generic", "late", "--from-literal=a=b"])?;
         told(

@@ -31,9 +31,8 @@ fn an_image_that_does_not_come_is_named_with_the_reason() -> Result<()> {
         let seen = mesh.until("nowhere", "it backs off", |p| waits(p, "ImagePullBackOff").is_some())?;
         let why = waits(&seen, "ImagePullBackOff").unwrap_or_default();
         ensure!(why.starts_with("Back-off pulling image \"nowhere:1\""), "{why}");
-        let events = kubectl.ok(&["events", "--for", "pod/nowhere"])?;
-        ensure!(events.contains("Failed to pull image \"nowhere:1\""), "{events}");
-        ensure!(events.contains("Error: ErrImagePull") && events.contains("Error: ImagePullBackOff"), "{events}");
+        let told = ["Failed to pull image \"nowhere:1\"", "Error: ErrImagePull", "Error: ImagePullBackOff"];
+        mesh.until_told(Some("pod/nowhere"), &told)?;
         // It goes on trying, so an image that was pushed late is enough.
         mesh.registry.push(&images::image("library/nowhere", "1", &[], &images::Config::default())?);
         mesh.until_ready("nowhere")?;

@@ -90,8 +90,8 @@ fn probes_decide_who_is_ready_and_who_is_restarted() -> Result<()> {
         let slice = ["get", "endpointslices", "-l", "kubernetes.io/service-name=probed", "-o"];
         let ready = "jsonpath={.items[*].endpoints[*].conditions.ready}";
         kubectl.until_prints("false", &[&slice[..], &[ready]].concat())?;
-        let events = kubectl.ok(&["events", "--for", "pod/probed"])?;
-        ensure!(events.contains("Readiness probe failed: HTTP probe failed with statuscode: 404"), "{events}");
+        let failed = "Readiness probe failed: HTTP probe failed with statuscode: 404";
+        mesh.until_told(Some("pod/probed"), &[failed])?;
 
         let web = |script: &str| kubectl.ok(&["exec", "probed", "-c", "web", "--", "sh", "-c", script]);
         web("touch /usr/share/nginx/html/ready")?;
@@ -107,10 +107,8 @@ fn probes_decide_who_is_ready_and_who_is_restarted() -> Result<()> {
         })?;
         assert_eq!(status(&again, "web")["restartCount"], 0, "{again:#}");
         assert_eq!(status(&again, "worker")["lastState"]["terminated"]["exitCode"], 137, "{again:#}");
-        let events = kubectl.ok(&["events", "--for", "pod/probed"])?;
-        ensure!(events.contains("Liveness probe failed: looked"), "{events}");
-        ensure!(events.contains("Container worker failed liveness probe, will be restarted"), "{events}");
-        Ok(())
+        let told = ["Liveness probe failed: looked", "Container worker failed liveness probe, will be restarted"];
+        mesh.until_told(Some("pod/probed"), &told)
     })
 }
 

@@ -85,8 +85,7 @@ fn a_node_is_cordoned_drained_and_taken_back() -> Result<()> {
         assert_eq!(drained.matches("evicted").count(), 3, "{drained}");
         let phases = ["get", "pods", "-l", "app=nginx", "-o", "jsonpath={.items[*].status.phase}"];
         kubectl.until_prints("Pending Pending Pending", &phases)?;
-        let events = kubectl.ok(&["events"])?;
-        ensure!(events.contains("0/1 nodes are available: 1 node(s) were unschedulable"), "{events}");
+        mesh.until_told(None, &["0/1 nodes are available: 1 node(s) were unschedulable"])?;
         assert_eq!(kubectl.ok(&["uncordon", "vm"])?, "node/vm uncordoned\n");
         kubectl.ok(&["rollout", "status", "deployment/nginx-deployment", "--timeout=60s"])?;
         // A pod of nobody's is not evicted without being told so.

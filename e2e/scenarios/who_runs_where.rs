@@ -58,9 +58,8 @@ fn a_pod_that_matters_more_displaces_another_and_a_taint_everybody() -> Result<(
         mesh.until_ready("high")?;
         let high = mesh.kubectl.json(&["get", "pod", "high"])?;
         ensure!(high["status"]["nominatedNodeName"].is_null(), "{high:#}");
-        let told = mesh.kubectl.ok(&["events", "--for", "pod/low"])?;
         let uid = high["metadata"]["uid"].as_str().unwrap_or_default();
-        ensure!(told.contains(&format!("Preempted by pod {uid} on node {node}")), "{told}");
+        mesh.until_told(Some("pod/low"), &[&format!("Preempted by pod {uid} on node {node}")])?;
         let gone = mesh.kubectl.run(&["get", "pod", "low"])?;
         ensure!(!gone.succeeded(), "{} still has the slot of {}", low["metadata"]["name"], gone.stdout);
 
@@ -88,8 +87,7 @@ fn a_pod_that_matters_more_displaces_another_and_a_taint_everybody() -> Result<(
         let names = ["get", "pods", "-o", r#"jsonpath={.items[*].metadata.name}"#];
         // Who waits for a node has none to be driven from.
         mesh.kubectl.until_prints("ever patient", &names)?;
-        let told = mesh.kubectl.ok(&["events", "--for", "pod/awhile"])?;
-        ensure!(told.contains("Marking for deletion Pod default/awhile"), "{told}");
+        mesh.until_told(Some("pod/awhile"), &["Marking for deletion Pod default/awhile"])?;
         mesh.kubectl.ok(&["taint", "node", &node, "away-"])?;
         mesh.until_ready("patient")
     })

@@ -108,6 +108,19 @@ impl Mesh {
         })
     }
 
+    /// Waits until events of an object, or of all with none named, say all of it. They come after what they tell of.
+    pub(crate) fn until_told(&self, object: Option<&str>, words: &[&str]) -> Result<()> {
+        let mut last = String::new();
+        let told = until(&format!("events of {object:?} that say {words:?}"), SOON, || {
+            last = match object {
+                Some(object) => self.kubectl.ok(&["events", "--for", object])?,
+                None => self.kubectl.ok(&["events"])?,
+            };
+            Ok(words.iter().all(|word| last.contains(word)).then_some(()))
+        });
+        told.context(last)
+    }
+
     /// Waits until a pod has ended. Returns what its only container said.
     pub(crate) fn said(&self, pod: &str) -> Result<String> {
         let ended = |pod: &Value| ["Succeeded", "Failed"].iter().any(|phase| pod["status"]["phase"] == **phase);
