@@ -134,7 +134,7 @@ impl Rig {
         let mut effects = Vec::new();
         self.member.step(self.now, input, &mut effects);
         let mut carried = None;
-        if let Some(Effect::Rewritten { id, ticket }) = effects.last() {
+        if let Some(Effect::Rewritten { id, ticket, .. }) = effects.last() {
             carried = Some((*id, *ticket));
         }
         for effect in effects {

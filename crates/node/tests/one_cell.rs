@@ -29,6 +29,8 @@ struct World {
     next: u64,
     /// The disk is full: only what is vital may be written.
     full: bool,
+    /// How often the log was told to go on after a refusal.
+    resumed: u64,
 }
 
 fn id() -> CellId {
@@ -61,6 +63,7 @@ impl World {
             events: Vec::new(),
             next: 1,
             full: false,
+            resumed: 0,
         };
         w.step(Input::Tick);
         w
@@ -72,6 +75,7 @@ impl World {
         self.cell.check();
         for e in fx {
             match e {
+                Effect::Resume => self.resumed += 1,
                 Effect::Persist { ticket, records, vital } => {
                     assert!(vital || !self.full, "the log would refuse this: {records:?}");
                     self.cache.push_back((ticket, records));
@@ -488,6 +492,34 @@ fn more_callers_than_the_bound_are_told_to_come_back() {
     assert_eq!(busy, 76);
     w.sync();
     assert_eq!(all.iter().filter(|to| w.answers.get(to).is_some_and(|o| code(o) == 201)).count(), 1024);
+}
+
+#[test]
+fn what_the_log_refused_is_asked_for_again_once_all_before_it_is_known_and_in_order() {
+    let mut w = world();
+    let (first, second) = (w.create("a", "1"), w.create("b", "1"));
+    let written: Vec<_> = w.cache.drain(..).collect();
+    let [a, b] = &written[..] else { panic!("{} writes", written.len()) };
+    // The log sheds the second while the first is on its way.
+    w.step(Input::NotWritten(b.0));
+    let third = w.create("c", "1");
+    assert_eq!(w.code(third), Some(503), "nothing new is taken meanwhile");
+    w.now.mono = w.now.mono + std::time::Duration::from_secs(60);
+    w.step(Input::Tick);
+    assert!(w.cache.is_empty() && w.resumed == 0, "the first is not known yet");
+    w.disk.extend(a.1.clone());
+    w.step(Input::Durable(a.0));
+    assert_eq!((w.code(first), w.code(second)), (Some(201), None));
+    w.step(Input::Tick);
+    assert_eq!(w.resumed, 1);
+    assert_eq!(w.cache.pop_front().unwrap(), *b);
+    w.disk.extend(b.1.clone());
+    w.step(Input::Durable(b.0));
+    w.sync();
+    assert_eq!(w.code(second), Some(201));
+    let third = w.create("c", "1");
+    w.sync();
+    assert_eq!(w.code(third), Some(201));
 }
 
 #[test]

@@ -19,6 +19,10 @@ use core::time::Duration;
 /// History is looked through for what has grown too old at most this often.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
+/// An answer to [`Input::Rewrite`] longer than this is more than one write (a record may be longer by itself). It
+/// may hold every entry that is not applied yet, more than one write of the log can take.
+const PART_BYTES: usize = 256 << 10;
+
 /// What happened to a member.
 #[derive(Clone, Debug)]
 pub enum Input {
@@ -62,7 +66,9 @@ pub enum Effect {
     Rewritten {
         /// The question.
         id: u64,
-        /// The write that carries what was live.
+        /// The first of the writes that carry what was live: all since are of this answer, and as vital as it.
+        first: Ticket,
+        /// The last of them.
         ticket: Ticket,
     },
     /// An entry cannot be read: the member has stopped, before it. Its state may still be read, and its
@@ -320,13 +326,32 @@ impl Member {
         if let Some(incoming) = &self.incoming {
             records.extend(incoming.carry(asked));
         }
+        // The segment goes once all parts are durable. Of fewer of them nothing is missed before that: the same entry
+        // again voids nothing, and a mark that is not there yet is written by whoever recovers.
+        let mut tickets = parts(records).map(|part| self.replica.persist(part, raw));
         // Even if nothing is left: what makes the segment dead may be on its way to the disk yet.
-        let ticket = self.replica.persist(records, raw);
-        for effect in raw.drain(..) {
-            effects.push(Effect::Replica(effect));
-        }
-        effects.push(Effect::Rewritten { id, ticket });
+        let first = tickets.next().expect("there is always a part");
+        let ticket = tickets.last().unwrap_or(first);
+        effects.extend(raw.drain(..).map(Effect::Replica));
+        effects.push(Effect::Rewritten { id, first, ticket });
     }
+}
+
+/// The records in the same order, in writes of a bounded length: at least one.
+fn parts(records: Vec<Record>) -> impl Iterator<Item = Vec<Record>> {
+    let mut parts = vec![Vec::new()];
+    let mut length = 0;
+    for record in records {
+        length += record.encoded_len();
+        if length > PART_BYTES && parts.last().is_some_and(|p| !p.is_empty()) {
+            length = record.encoded_len();
+            parts.push(Vec::new());
+        }
+        if let Some(part) = parts.last_mut() {
+            part.push(record);
+        }
+    }
+    parts.into_iter()
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How long to wait before a log without room is asked again.
-const WRITE_AGAIN: Duration = Duration::from_secs(2);
+pub(super) const WRITE_AGAIN: Duration = Duration::from_secs(2);
 
 /// The log is told anew how much is live once it has changed by this much.
 const LIVE_STEP: u64 = 1 << 20;
@@ -59,12 +59,25 @@ impl Cell {
                 self.subscribed.clear();
                 fx.push(Effect::Replaced);
             }
-            agreed::Effect::Rewritten { id, ticket } => {
+            agreed::Effect::Rewritten { id, first, ticket } => {
+                // On a full disk this is what makes room.
+                for effect in fx.iter_mut() {
+                    if let Effect::Persist { ticket, vital, .. } = effect
+                        && *ticket >= first
+                    {
+                        *vital = true;
+                    }
+                }
                 // The write that carries what is live is the last one asked for: it goes with the answer.
                 let carrying = |e: &Effect| matches!(e, Effect::Persist { ticket: t, .. } if *t == ticket);
                 let records = match fx.iter().rposition(carrying).map(|i| fx.remove(i)) {
                     Some(Effect::Persist { records, .. }) => records,
-                    _ => Vec::new(),
+                    // It waits behind a write that was refused, and this question goes the same way: the log asks
+                    // it again.
+                    _ => {
+                        self.unwritten.is_under_way(ticket);
+                        Vec::new()
+                    }
                 };
                 fx.push(Effect::Carried { question: id, ticket, records });
             }
@@ -77,14 +90,11 @@ impl Cell {
 
     fn on_raft(&mut self, now: Now, effect: raft::Effect, fx: &mut Vec<Effect>) {
         match effect {
-            // While the log has not written what stands before, this waits its turn with it.
-            raft::Effect::Persist { ticket, records } if self.write_again_at.is_some() => {
-                self.unwritten.push_back((ticket, records));
-            }
             raft::Effect::Persist { ticket, records } => {
-                self.unwritten.push_back((ticket, records.clone()));
-                let vital = self.is_vital(&records);
-                fx.push(Effect::Persist { ticket, records, vital });
+                if self.unwritten.push(ticket, &records) {
+                    let vital = self.is_vital(&records);
+                    fx.push(Effect::Persist { ticket, records, vital });
+                }
             }
             raft::Effect::Send { after: Some(ticket), message } if ticket > self.durable => {
                 self.outbox.push_back((ticket, message));
@@ -130,9 +140,7 @@ impl Cell {
 
     pub(super) fn on_durable(&mut self, now: Now, ticket: Ticket, fx: &mut Vec<Effect>) {
         self.durable = self.durable.max(ticket);
-        while self.unwritten.front().is_some_and(|(t, _)| *t <= ticket) {
-            self.unwritten.pop_front();
-        }
+        self.unwritten.durable(ticket);
         while self.outbox.front().is_some_and(|(t, _)| *t <= ticket) {
             if let Some((_, message)) = self.outbox.pop_front() {
                 fx.push(Effect::Send(message));
@@ -141,34 +149,22 @@ impl Cell {
         self.raft(now, raft::Input::Durable(ticket));
     }
 
-    /// The log had no room for what was already under way. It is asked again after a pause, and at once
-    /// when it says that there is room.
-    pub(super) fn on_not_written(&mut self, now: Now, ticket: Ticket) {
-        // The first refusal tells of all that follow it.
-        if self.unwritten.front().is_some_and(|(t, _)| *t == ticket) && self.write_again_at.is_none() {
-            self.ample = false;
-            self.write_again_at = Some(now.mono + WRITE_AGAIN);
-        }
-    }
-
     pub(super) fn on_space(&mut self, now: Now, ample: bool) {
         self.ample = ample;
-        if ample && self.write_again_at.is_some() {
-            self.write_again_at = Some(now.mono);
+        if ample {
+            self.unwritten.hurry(now.mono);
         }
     }
 
-    /// What is under way is little (it is bounded, and nothing new is taken while the disk is full): it
+    /// What is under way is little (it is bounded, and nothing new is taken while the log has no room): it
     /// may use the reserve.
     pub(super) fn write_again(&mut self, now: Now, fx: &mut Vec<Effect>) {
-        if self.write_again_at.is_none_or(|t| t > now.mono) {
+        if self.unwritten.again_at().is_none_or(|t| t > now.mono) {
             return;
         }
-        self.write_again_at = None;
         fx.push(Effect::Resume);
-        for (ticket, records) in &self.unwritten {
-            fx.push(Effect::Persist { ticket: *ticket, records: records.clone(), vital: true });
-        }
+        let again = self.unwritten.again();
+        fx.extend(again.map(|(ticket, records)| Effect::Persist { ticket, records, vital: true }));
     }
 
     /// A new leader takes requests. The first one of all commits the genesis.

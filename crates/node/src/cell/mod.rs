@@ -17,6 +17,7 @@ mod proposed;
 mod records;
 mod request;
 mod room;
+mod unwritten;
 
 pub use outcome::{Opened, Outcome, Reply, Subscription};
 pub use records::{Change, Kept, Lying, Objects, Snapshot};
@@ -34,6 +35,7 @@ use objects::request::{Config as Settings, Request};
 use proposed::Proposed;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use unwritten::Unwritten;
 
 /// What a cell is for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -89,8 +91,8 @@ pub enum Input {
     },
     /// Everything persisted up to this ticket is on the disk.
     Durable(Ticket),
-    /// The log had no room: it has not written this ticket, nor any later one, and will not unless asked
-    /// again.
+    /// The log had no room: it has not written this ticket and will not unless asked again, and says the same of
+    /// every later one. Of earlier ones it may say it later, or that they are durable.
     NotWritten(Ticket),
     /// Whether the disk has room for more than votes, deletes and compaction.
     Space {
@@ -345,10 +347,8 @@ pub struct Cell {
     next_watch: u64,
     /// Messages that rest on a write which is not durable yet.
     outbox: VecDeque<(Ticket, raft::Message)>,
-    /// Writes not durable yet: written again if the log had no room.
-    unwritten: VecDeque<(Ticket, Vec<LogRecord>)>,
-    /// When to ask the log again for what it had no room for.
-    write_again_at: Option<Time>,
+    /// Writes not durable yet: asked for again if the log had no room.
+    unwritten: Unwritten,
     durable: Ticket,
     /// Live bytes as last told to the log.
     live_told: u64,
@@ -395,8 +395,7 @@ impl Cell {
             subscribed: BTreeMap::new(),
             next_watch: 0,
             outbox: VecDeque::new(),
-            unwritten: VecDeque::new(),
-            write_again_at: None,
+            unwritten: Unwritten::default(),
             durable: Ticket(0),
             live_told: 0,
         };
@@ -418,7 +417,7 @@ impl Cell {
             Input::Close { at } => self.on_close(now, at, fx),
             Input::Subscribe { storage, after } => self.on_subscribe(storage, after, fx),
             Input::Durable(ticket) => self.on_durable(now, ticket, fx),
-            Input::NotWritten(ticket) => self.on_not_written(now, ticket),
+            Input::NotWritten(ticket) => self.unwritten.refused(ticket, now.mono + apply::WRITE_AGAIN),
             Input::Space { ample } => self.on_space(now, ample),
             Input::Message(m) => self.raft(now, raft::Input::Message(m)),
             Input::Heartbeat(input) => self.raft(now, input),
@@ -448,7 +447,7 @@ impl Cell {
     /// When [`Input::Tick`] is due.
     pub fn next_deadline(&self) -> Option<Time> {
         let future = self.futures.iter().map(|f| f.until).min();
-        [self.member.next_deadline(), future, self.write_again_at].into_iter().flatten().min()
+        [self.member.next_deadline(), future, self.unwritten.again_at()].into_iter().flatten().min()
     }
 
     /// Asserts what must hold between steps.

@@ -122,7 +122,7 @@ impl Cell {
     fn propose(&mut self, now: Now, asked: Asked, plan: Plan, fx: &mut Vec<Effect>) {
         let finalizers = |key: &Key| self.state().get(&key_bytes(&key.storage, &key.name)).map(|r| stored(r));
         let finalizers = |key: &Key| finalizers(key).map_or(0, |s| s.meta.finalizers.len());
-        if !self.ample && !room::is_deletion(&asked.request, &plan, finalizers) {
+        if (!self.ample || self.unwritten.holds()) && !room::is_deletion(&asked.request, &plan, finalizers) {
             let why = "the disk of the node that leads this cell is full: nothing was written. Delete what is not needed, or free space on the node; writing goes on by itself";
             return self.reply(asked.to, Outcome::Refused(Box::new(Status::unavailable(why))), fx);
         }

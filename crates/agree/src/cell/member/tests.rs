@@ -255,6 +255,36 @@ fn a_checkpoint_is_written_for_a_segment_once_and_only_if_recovery_begins_in_it(
 }
 
 #[test]
+fn a_long_answer_is_several_writes_and_any_of_them_may_be_the_last_one_to_be_durable() {
+    let mut a = Alone::found();
+    let long = "x".repeat(100_000);
+    for n in 1..=9 {
+        a.put(n, &alloc::format!("pods\0{n}"), &long);
+    }
+    let before = a.all();
+    let all = a.log.clone();
+    let effects = a.only_step(Input::Rewrite { id: 1, segment: 1, records: all.clone() });
+    let Some(Effect::Rewritten { first, ticket, .. }) = effects.last() else { panic!("no answer") };
+    let writes = core::mem::take(&mut a.unsynced);
+    let tickets: Vec<Ticket> = writes.iter().map(|w| w.0).collect();
+    assert_eq!(tickets, (first.0..=ticket.0).map(Ticket).collect::<Vec<_>>());
+    assert!(writes.len() > 3, "{} writes", writes.len());
+    for (_, records) in &writes {
+        assert!(records.iter().map(Record::encoded_len).sum::<usize>() <= super::PART_BYTES);
+    }
+    // The power may go behind each of them: the segment is still there.
+    for durable in 0..=writes.len() {
+        let written = writes.iter().take(durable).flat_map(|w| w.1.clone());
+        a.log = all.iter().cloned().chain(written).collect();
+        a = a.restart();
+        assert_eq!(a.all(), before, "with {durable} of {} writes", writes.len());
+    }
+    // With the last of them it goes.
+    a.log = writes.into_iter().flat_map(|w| w.1).collect();
+    assert_eq!(a.restart().all(), before);
+}
+
+#[test]
 fn what_was_changed_after_the_checkpoint_is_still_carried_as_it_was_at_it() {
     let mut a = Alone::found();
     a.put(1, "pods\0a", "1");
