@@ -7,7 +7,7 @@ use base::disk::Op;
 use base::{CellId, Now, Time, Wall};
 use node::bundle::Bundle;
 use node::cell::{Cell, Found, Input, Role};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Where all calendars begin: 2026-01-31, in milliseconds since 1970.
@@ -87,6 +87,8 @@ pub struct Seat {
     pub voted: (u64, u64),
     /// See [`Seat::voted`].
     pub votes: Vec<Ticket>,
+    /// The writes that were refused and not asked for again.
+    pub refused: BTreeSet<Ticket>,
 }
 
 impl Keeper {

@@ -217,15 +217,15 @@ impl Batch {
         self
     }
 
-    /// Takes out what is not vital, and hands it back.
-    fn shed(&mut self) -> Vec<Request> {
+    /// Takes out what is meant, and hands it back.
+    fn shed(&mut self, mut is_meant: impl FnMut(&Request) -> bool) -> Vec<Request> {
         let mut shed = Vec::new();
         let (mut from, mut to) = (format::FRAME_BYTES, format::FRAME_BYTES);
         let buffer = &mut self.buffer;
         self.requests.retain_mut(|request| {
             let range = from..request.end;
             from = request.end;
-            if !request.vital {
+            if is_meant(request) {
                 shed.push(*request);
                 return false;
             }
@@ -474,13 +474,15 @@ impl Log {
                 return self.keep_spares(now, effects);
             }
             if vital {
-                let idle = batch.requests.is_empty();
-                for request in batch.requests {
-                    self.refuse(request.cell, request.ticket, Refusal::ReserveSpent, now, effects);
-                }
-                if idle {
+                if batch.requests.is_empty() {
                     return;
                 }
+                let mut fallen = BTreeSet::new();
+                for request in batch.requests {
+                    fallen.insert(request.cell);
+                    self.refuse(request.cell, request.ticket, Refusal::ReserveSpent, now, effects);
+                }
+                self.shed(fallen, true, now, effects);
             } else {
                 self.put_back(batch);
                 self.fill_up(now, effects);
@@ -511,14 +513,29 @@ impl Log {
     /// The disk is full: what waits and is not vital is refused now, and what comes, at the door.
     fn fill_up(&mut self, now: Now, effects: &mut Effects) {
         self.spares.set(Space::Full, effects);
+        self.shed(BTreeSet::new(), false, now, effects);
+    }
+
+    /// Refuses what waits of cells of which something was refused, and of the others what is not vital, unless all of
+    /// that may stay. What a cell has asked for behind a refused write goes with it, vital or not: that it is durable
+    /// would say that all before it is.
+    fn shed(&mut self, mut fallen: BTreeSet<CellId>, all_may_stay: bool, now: Now, effects: &mut Effects) {
         let mut shed = Vec::new();
         for batch in &mut self.state.gathering {
-            shed.extend(batch.shed());
+            let of_batch = batch.shed(|r| {
+                let goes = fallen.contains(&r.cell) || (!r.vital && !all_may_stay);
+                if goes {
+                    fallen.insert(r.cell);
+                }
+                goes
+            });
+            shed.extend(of_batch);
         }
         self.state.gathering.retain(|b| !b.requests.is_empty());
         self.state.gathered = self.state.gathering.iter().map(|b| b.buffer.len()).sum();
         for request in shed {
-            self.refuse(request.cell, request.ticket, Refusal::Full, now, effects);
+            let why = if request.vital || all_may_stay { Refusal::AfterRefusal } else { Refusal::Full };
+            self.refuse(request.cell, request.ticket, why, now, effects);
         }
     }
 

@@ -507,12 +507,37 @@ fn a_disk_that_is_full_at_the_write_itself_refuses_the_batch_but_for_what_is_vit
     rig.persist(1, 3, false, vec![entry(1, 3, 300)]);
     rig.persist(2, 4, true, vec![entry(2, 4, 300)]);
     rig.persist(3, 5, false, vec![entry(3, 5, 300)]);
+    rig.persist(1, 6, true, vec![entry(1, 6, 300)]);
     rig.drain();
-    assert_eq!(rig.refusals(), [(3, Refusal::Full), (5, Refusal::Full)]);
+    let told = [(3, Refusal::Full), (5, Refusal::Full), (6, Refusal::AfterRefusal)];
+    assert_eq!(rig.refusals(), told, "that 6 is durable would say that 3 is");
     assert_eq!((rig.durable(2), rig.fatal.clone()), (4, None));
     let (_, recovered) = rig.disk.recover(small()).unwrap();
     assert_eq!(records(&recovered, 1).len(), 2);
     assert_eq!((records(&recovered, 2), records(&recovered, 3)), (vec![entry(2, 4, 300)], vec![]));
+}
+
+#[test]
+fn what_a_spent_reserve_has_no_room_for_takes_all_of_the_cell_behind_it_along() {
+    let mut rig = Rig::new(small());
+    rig.disk.capacity = Some(3 * SEGMENT);
+    let mut ticket = 0;
+    while rig.refusals().last().is_none_or(|(_, why)| *why != Refusal::ReserveSpent) {
+        ticket += 1;
+        rig.persist(1, ticket, true, vec![entry(1, ticket, 900)]);
+        rig.drain();
+        rig.tell(Command::Resume(id(1)));
+    }
+    let before = rig.durable(1);
+    // Two frames: what is left of the segment takes the second, not the first.
+    let long = small().frame_bytes - 100;
+    rig.persist(1, ticket + 1, true, vec![entry(1, ticket + 1, long)]);
+    rig.persist(1, ticket + 2, true, vec![entry(1, ticket + 2, 100)]);
+    rig.persist(2, ticket + 3, true, vec![entry(2, 1, 10)]);
+    rig.drain();
+    let told = [(ticket + 1, Refusal::ReserveSpent), (ticket + 2, Refusal::AfterRefusal)];
+    assert_eq!(rig.refusals()[rig.refusals().len() - 2..], told);
+    assert_eq!((rig.durable(1), rig.durable(2)), (before, ticket + 3));
 }
 
 #[test]

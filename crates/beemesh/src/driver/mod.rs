@@ -234,8 +234,12 @@ impl Driver {
                 }
             }
             Notice::Refused { cell, ticket, why } => {
-                if !matches!(why, Refusal::AfterRefusal | Refusal::Closing) {
-                    tracing::warn!(%cell, %why, "the log refused a write; nothing of it was written");
+                match why {
+                    Refusal::AfterRefusal | Refusal::Closing => {}
+                    Refusal::TooLarge => tracing::error!(
+                        %cell, "a write is longer than the log takes: nothing of it was written, and the cell stands still on this node until beemesh is started again"
+                    ),
+                    _ => tracing::warn!(%cell, %why, "the log refused a write; nothing of it was written"),
                 }
                 match (why, self.cell(cell)) {
                     // The process is ending, or the cell must begin a new life: asking again changes nothing.

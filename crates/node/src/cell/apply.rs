@@ -72,12 +72,7 @@ impl Cell {
                 let carrying = |e: &Effect| matches!(e, Effect::Persist { ticket: t, .. } if *t == ticket);
                 let records = match fx.iter().rposition(carrying).map(|i| fx.remove(i)) {
                     Some(Effect::Persist { records, .. }) => records,
-                    // It waits behind a write that was refused, and this question goes the same way: the log asks
-                    // it again.
-                    _ => {
-                        self.unwritten.is_under_way(ticket);
-                        Vec::new()
-                    }
+                    _ => Vec::new(),
                 };
                 fx.push(Effect::Carried { question: id, ticket, records });
             }

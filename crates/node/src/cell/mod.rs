@@ -436,6 +436,11 @@ impl Cell {
                 let revision = self.state().revision();
                 fx.push(Effect::Progress { storage, revision });
             }
+            // An answer would wait behind a write that was refused, and the next one behind it: an empty one is refused
+            // like it, and the log asks again.
+            Input::Rewrite { question, .. } if self.unwritten.holds() => {
+                fx.push(Effect::Carried { question, ticket: Ticket(0), records: Vec::new() });
+            }
             Input::Rewrite { question, segment, records } => {
                 let input = agreed::Input::Rewrite { id: question, segment, records };
                 self.member.step(now, input, &mut self.member_effects);

@@ -123,7 +123,12 @@ impl Cell {
         let finalizers = |key: &Key| self.state().get(&key_bytes(&key.storage, &key.name)).map(|r| stored(r));
         let finalizers = |key: &Key| finalizers(key).map_or(0, |s| s.meta.finalizers.len());
         if (!self.ample || self.unwritten.holds()) && !room::is_deletion(&asked.request, &plan, finalizers) {
-            let why = "the disk of the node that leads this cell is full: nothing was written. Delete what is not needed, or free space on the node; writing goes on by itself";
+            let why = match self.ample {
+                true => "the log of the node that leads this cell does not keep up: nothing was written; try again",
+                false => {
+                    "the disk of the node that leads this cell is full: nothing was written. Delete what is not needed, or free space on the node; writing goes on by itself"
+                }
+            };
             return self.reply(asked.to, Outcome::Refused(Box::new(Status::unavailable(why))), fx);
         }
         // One entry holds all of it, with the last images of what it removes. What it changes is about as long

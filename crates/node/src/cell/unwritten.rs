@@ -37,16 +37,10 @@ impl Unwritten {
         under_way
     }
 
-    /// The log is asked for this one by another way, and will say what became of it.
-    pub(super) fn is_under_way(&mut self, ticket: Ticket) {
-        if let Some(write) = self.writes.iter_mut().find(|w| w.ticket == ticket) {
-            write.under_way = true;
-        }
-    }
-
     /// Everything up to this ticket is durable.
     pub(super) fn durable(&mut self, ticket: Ticket) {
-        while self.writes.front().is_some_and(|w| w.ticket <= ticket) {
+        // A refused write takes those behind it with it: what waits here is behind what is durable.
+        while self.writes.front().is_some_and(|w| w.ticket <= ticket && w.under_way) {
             self.writes.pop_front();
         }
     }
@@ -125,17 +119,5 @@ mod tests {
         assert_eq!(u.again_at(), Some(at(5)));
         assert_eq!(asked(&mut u), [1, 2]);
         assert_eq!(u.again_at(), None);
-    }
-
-    #[test]
-    fn what_the_log_is_asked_for_by_another_way_is_waited_for() {
-        let mut u = Unwritten::default();
-        u.push(Ticket(1), &[]);
-        u.refused(Ticket(1), at(10));
-        assert!(!u.push(Ticket(2), &[]));
-        u.is_under_way(Ticket(2));
-        assert_eq!(u.again_at(), None, "its refusal is still to come");
-        u.refused(Ticket(2), at(20));
-        assert_eq!(u.again_at(), Some(at(10)));
     }
 }

@@ -48,6 +48,9 @@ impl World {
             forget_votes(&mut persist.records);
         }
         let ticket = persist.ticket;
+        if let Some(seat) = self.keepers[node].up.as_mut().and_then(|u| u.seats.get_mut(&cell)) {
+            seat.refused.remove(&ticket);
+        }
         self.command(node, Command::Persist(persist));
         if self.bug == Bug::AckBeforeFsync && early {
             self.local.push_back(Local::Cell(node, cell, Input::Durable(ticket)));
@@ -152,12 +155,19 @@ impl World {
         match notice {
             Notice::Durable { cell, ticket } => {
                 if let Some(seat) = up.seats.get_mut(&cell) {
+                    ensure("invariant", seat.refused.first().is_none_or(|t| *t > ticket), || {
+                        format!("node {node} has {ticket:?} of {cell} on its disk, and refused {:?}", seat.refused)
+                    })?;
                     seat.votes.retain(|t| *t > ticket);
                     self.local.push_back(Local::Cell(node, cell, Input::Durable(ticket)));
                 }
             }
             Notice::Refused { why: Refusal::Closing | Refusal::Lossy | Refusal::TooLarge, .. } => {}
             Notice::Refused { cell, ticket, .. } => {
+                if let Some(seat) = up.seats.get_mut(&cell) {
+                    // The name of an answer that is none, to a question that is asked again.
+                    seat.refused.extend((ticket != Ticket(0)).then_some(ticket));
+                }
                 self.local.push_back(Local::Cell(node, cell, Input::NotWritten(ticket)));
             }
             Notice::Space(space) => {

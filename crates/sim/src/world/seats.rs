@@ -14,7 +14,7 @@ use node::bundle::Bundle;
 use node::cell::{Cell, Config, Effect, Found, Input, Role};
 use node::controllers;
 use node::genesis::{self, Genesis};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 impl World {
@@ -80,7 +80,8 @@ impl World {
         })?;
         let bundle = up.bundle.clone();
         up.recovered.remove(&id);
-        up.seats.insert(id, Seat { cell, role: role.clone(), voted: (0, 0), votes: Vec::new() });
+        up.seats
+            .insert(id, Seat { cell, role: role.clone(), voted: (0, 0), votes: Vec::new(), refused: BTreeSet::new() });
         let asked: Vec<Input> = up.parked.extract_if(.., |(c, _)| *c == id).map(|(_, input)| input).collect();
         if let Role::Namespace(name) = &role {
             self.names.insert(name.clone(), id);
