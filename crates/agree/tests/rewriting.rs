@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use agree::cell::{self, Change, Commit, Config, Effect, Expect, Input, Member, RequestStamp, Write};
-use agree::log::{self, Command, Log, Notice, Persist, Record, Recovery};
+use agree::log::{self, Answer, Command, Log, Notice, Persist, Record, Recovery};
 use agree::raft::{self, CallId, Members};
 use base::disk::{self, Done, File, Found, Machine as _, Op, Recovery as _};
 use base::{CellId, Chance, Now, ReplicaId, RequestId, Time, Uid, Wall};
@@ -142,7 +142,9 @@ impl Rig {
             self.written += records.iter().map(|r| r.encoded_len() as u64).sum::<u64>();
             let persist = Persist { cell: CELL, ticket, vital: false, records };
             let command = match carried {
-                Some((question, t)) if t == ticket => Command::Carried { question, cell: CELL, persist: Some(persist) },
+                Some((question, t)) if t == ticket => {
+                    Command::Carried { question, cell: CELL, answer: Answer::Live(persist) }
+                }
                 _ => Command::Persist(persist),
             };
             self.todo.push_back(Todo::Log(disk::Input::Command(command)));

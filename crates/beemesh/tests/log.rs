@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use agree::log::{Command, Config, Log, Notice, Persist, Record, Recovered, Refusal, Ticket};
+use agree::log::{Answer, Command, Config, Log, Notice, Persist, Record, Recovered, Refusal, Ticket};
 use base::disk::File;
 use base::{CellId, ReplicaId, Uid};
 use bytes::Bytes;
@@ -56,7 +56,7 @@ fn until_durable(store: &Store<Log>, told: &Receiver<Notice>, mut wanted: BTreeM
             }
             Notice::Durable { .. } | Notice::Space(_) => {}
             Notice::Carry { question, cell, .. } => {
-                store.send(Command::Carried { question, cell, persist: None }).unwrap();
+                store.send(Command::Carried { question, cell, answer: Answer::Nothing }).unwrap();
             }
             other => panic!("{other:?}"),
         }

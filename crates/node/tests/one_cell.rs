@@ -31,6 +31,10 @@ struct World {
     full: bool,
     /// How often the log was told to go on after a refusal.
     resumed: u64,
+    /// The log's questions that are to be asked again.
+    later: Vec<u64>,
+    /// Those that were answered.
+    carried: Vec<u64>,
 }
 
 fn id() -> CellId {
@@ -64,6 +68,8 @@ impl World {
             next: 1,
             full: false,
             resumed: 0,
+            later: Vec::new(),
+            carried: Vec::new(),
         };
         w.step(Input::Tick);
         w
@@ -76,6 +82,8 @@ impl World {
         for e in fx {
             match e {
                 Effect::Resume => self.resumed += 1,
+                Effect::CarriedLater { question } => self.later.push(question),
+                Effect::Carried { question, .. } => self.carried.push(question),
                 Effect::Persist { ticket, records, vital } => {
                     assert!(vital || !self.full, "the log would refuse this: {records:?}");
                     self.cache.push_back((ticket, records));
@@ -513,8 +521,14 @@ fn what_the_log_refused_is_asked_for_again_once_all_before_it_is_known_and_in_or
     w.step(Input::Tick);
     assert_eq!(w.resumed, 1);
     assert_eq!(w.cache.pop_front().unwrap(), *b);
+    let third = w.create("c", "1");
+    assert_eq!(w.code(third), Some(503), "nor while the log has not caught up");
+    let rewrite = |question| Input::Rewrite { question, segment: 1, records: Vec::new() };
+    w.step(rewrite(1));
     w.disk.extend(b.1.clone());
     w.step(Input::Durable(b.0));
+    w.step(rewrite(2));
+    assert_eq!((w.later.clone(), w.carried.clone()), (vec![1], vec![2]), "answers do not pile up behind it");
     w.sync();
     assert_eq!(w.code(second), Some(201));
     let third = w.create("c", "1");

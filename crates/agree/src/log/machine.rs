@@ -88,13 +88,23 @@ pub enum Command {
         question: u64,
         /// By whom.
         cell: CellId,
-        /// The records still live, and fresh Raft state where it rested on the old segment; counted as
-        /// vital. `None` if nothing is live, or the cell is gone.
-        persist: Option<Persist>,
+        /// What it says.
+        answer: Answer,
     },
     /// Finish what waits, take nothing more, and leave a log of which not even the last frame can be
     /// lost unnoticed. [`Notice::Closed`] follows.
     Close,
+}
+
+/// What a cell says of the records it is asked about by [`Notice::Carry`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// Nothing of them is live, or the cell is gone.
+    Nothing,
+    /// It waits until the log takes its writes: it is to be asked again in a while.
+    Later,
+    /// The records still live, and fresh Raft state where it rested on the old segment; counted as vital.
+    Live(Persist),
 }
 
 /// What the log tells.
@@ -318,8 +328,8 @@ impl disk::Machine for Log {
             disk::Input::Command(Command::Live { cell, bytes }) => {
                 self.live.insert(cell, bytes);
             }
-            disk::Input::Command(Command::Carried { question, cell, persist }) => {
-                self.carried(now, question, cell, persist, effects);
+            disk::Input::Command(Command::Carried { question, cell, answer }) => {
+                self.carried(now, question, cell, answer, effects);
             }
             disk::Input::Command(Command::Close) => self.state.closing = true,
             disk::Input::Drained => {
@@ -479,8 +489,9 @@ impl Log {
                 }
                 let mut fallen = BTreeSet::new();
                 for request in batch.requests {
-                    fallen.insert(request.cell);
-                    self.refuse(request.cell, request.ticket, Refusal::ReserveSpent, now, effects);
+                    let first = fallen.insert(request.cell);
+                    let why = if first { Refusal::ReserveSpent } else { Refusal::AfterRefusal };
+                    self.refuse(request.cell, request.ticket, why, now, effects);
                 }
                 self.shed(fallen, true, now, effects);
             } else {

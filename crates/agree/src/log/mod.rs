@@ -33,7 +33,7 @@ mod space;
 #[cfg(test)]
 mod tests;
 
-pub use machine::{Command, Config, Log, Notice, Persist, Refusal};
+pub use machine::{Answer, Command, Config, Log, Notice, Persist, Refusal};
 pub use record::{Record, RecordError, Ticket};
 pub use recover::{Hole, OfCell, RecoverError, Recovered, Recovery, Torn};
 pub use space::Space;

@@ -9,10 +9,10 @@
 //! that is idle pins nothing.
 
 use super::format::{Frame, HEADER_BYTES, Head, Place, find_frame};
-use super::machine::{Log, Notice, Persist};
+use super::machine::{Answer, Log, Notice, Persist};
 use super::record::{Record, Ticket};
 use super::space::Space;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use base::disk::{self, File, Op};
 use base::{CellId, Now, Time};
@@ -34,12 +34,13 @@ enum Stage {
     /// No segment has to go.
     #[default]
     Idle,
-    /// Waiting for bytes of the segment.
-    Reading { segment: u64, offset: u64 },
-    /// Waiting for the cells that have records in what was read, which ends at `next`.
-    Asking { segment: u64, offset: u64, next: u64, cells: BTreeMap<CellId, Option<Ticket>> },
-    /// A cell's answer was refused: what was read at `offset` is asked again later.
-    Again { segment: u64, offset: u64 },
+    /// Waiting for bytes of the segment, to ask these cells; none: all that have records in it.
+    Reading { segment: u64, offset: u64, only: BTreeSet<CellId> },
+    /// Waiting for the cells that have records in what was read, which ends at `next`; `again` cannot answer yet.
+    Asking { segment: u64, offset: u64, next: u64, cells: BTreeMap<CellId, Option<Ticket>>, again: BTreeSet<CellId> },
+    /// The answers of some cells were refused: these are asked about what was read at `offset` again later. What the
+    /// others wrote stays written.
+    Again { segment: u64, offset: u64, only: BTreeSet<CellId> },
     /// A frame must tell that the segment is not needed; then it is removed.
     Telling { segment: u64, removing: bool },
     /// The segment cannot be read. It stays.
@@ -53,11 +54,31 @@ impl Rewrite {
 
     /// A request was refused; perhaps it was an answer.
     pub(super) fn refused(&mut self, cell: CellId, ticket: Ticket, retry_at: Time) {
-        if let Stage::Asking { segment, offset, cells, .. } = &self.at
+        if let Stage::Asking { cells, .. } = &self.at
             && cells.get(&cell) == Some(&Some(ticket))
         {
-            self.at = Stage::Again { segment: *segment, offset: *offset };
+            self.later(cell, retry_at);
+        }
+    }
+
+    /// A cell is to be asked again.
+    fn later(&mut self, cell: CellId, retry_at: Time) {
+        if let Stage::Asking { cells, again, .. } = &mut self.at
+            && cells.remove(&cell).is_some()
+        {
+            again.insert(cell);
             self.retry_at = Some(retry_at);
+            self.settle();
+        }
+    }
+
+    /// Once all others have written what they had to, those that could not are asked again.
+    fn settle(&mut self) {
+        if let Stage::Asking { segment, offset, cells, again, .. } = &mut self.at
+            && cells.is_empty()
+            && !again.is_empty()
+        {
+            self.at = Stage::Again { segment: *segment, offset: *offset, only: core::mem::take(again) };
         }
     }
 
@@ -67,6 +88,7 @@ impl Rewrite {
             && cells.get(&cell) == Some(&Some(ticket))
         {
             cells.remove(&cell);
+            self.settle();
         }
     }
 }
@@ -80,16 +102,16 @@ impl Log {
         match &self.rewrite.at {
             Stage::Idle => {
                 if let Some(segment) = self.oldest_to_go() {
-                    self.read_next(segment, HEADER_BYTES, effects);
+                    self.read_next(segment, HEADER_BYTES, BTreeSet::new(), effects);
                 }
             }
             Stage::Asking { segment, next, cells, .. } if cells.is_empty() => {
                 let (segment, next) = (*segment, *next);
-                self.read_next(segment, next, effects);
+                self.read_next(segment, next, BTreeSet::new(), effects);
             }
-            Stage::Again { segment, offset } if self.rewrite.retry_at.is_some_and(|at| now.mono >= at) => {
-                let (segment, offset) = (*segment, *offset);
-                self.read_next(segment, offset, effects);
+            Stage::Again { segment, offset, only } if self.rewrite.retry_at.is_some_and(|at| now.mono >= at) => {
+                let (segment, offset, only) = (*segment, *offset, only.clone());
+                self.read_next(segment, offset, only, effects);
             }
             _ => {}
         }
@@ -114,7 +136,7 @@ impl Log {
         (oldest != self.tail.0 && self.total_bytes() > most).then_some(oldest)
     }
 
-    fn read_next(&mut self, segment: u64, offset: u64, effects: &mut Effects) {
+    fn read_next(&mut self, segment: u64, offset: u64, only: BTreeSet<CellId>, effects: &mut Effects) {
         let end = self.segments.get(&segment).map_or(0, |s| s.end);
         if offset >= end {
             self.floor = self.floor.max(segment + 1);
@@ -124,15 +146,16 @@ impl Log {
         // Where frames are missing in between, those behind are found only by looking everywhere.
         let holed = self.segments.get(&segment).is_some_and(|s| s.holed);
         let (offset, bytes) = if holed { (0, end) } else { (offset, self.config.step_bytes.min(end - offset)) };
-        self.rewrite.at = Stage::Reading { segment, offset };
+        self.rewrite.at = Stage::Reading { segment, offset, only };
         effects.push(disk::Effect::Disk(Op::Read { segment, offset, bytes }));
     }
 
     /// Bytes of the segment that goes.
     pub(super) fn segment_read(&mut self, now: Now, segment: u64, offset: u64, bytes: Vec<u8>, effects: &mut Effects) {
-        if !matches!(&self.rewrite.at, Stage::Reading { segment: s, offset: o, .. } if (*s, *o) == (segment, offset)) {
-            return;
-        }
+        let only = match &self.rewrite.at {
+            Stage::Reading { segment: s, offset: o, only } if (*s, *o) == (segment, offset) => only.clone(),
+            _ => return,
+        };
         let (log, whole) = (self.log, offset == 0);
         let place = |at: usize| Place { log, segment, offset: offset + at as u64 };
         let read = |at: usize| match whole {
@@ -166,38 +189,35 @@ impl Log {
             }
             return;
         }
+        if !only.is_empty() {
+            of.retain(|cell, _| only.contains(cell));
+        }
         self.rewrite.question += 1;
         let question = self.rewrite.question;
         let cells = of.keys().map(|cell| (*cell, None)).collect();
-        self.rewrite.at = Stage::Asking { segment, offset, next: offset + at as u64, cells };
+        self.rewrite.at = Stage::Asking { segment, offset, next: offset + at as u64, cells, again: BTreeSet::new() };
         let ask = |(cell, records)| disk::Effect::Notice(Notice::Carry { question, segment, cell, records });
         effects.extend(of.into_iter().map(ask));
         self.rewrite_on(now, effects);
     }
 
     /// A cell's answer.
-    pub(super) fn carried(
-        &mut self,
-        now: Now,
-        question: u64,
-        cell: CellId,
-        persist: Option<Persist>,
-        effects: &mut Effects,
-    ) {
-        let ticket = persist.as_ref().map(|p| p.ticket);
+    pub(super) fn carried(&mut self, now: Now, question: u64, cell: CellId, answer: Answer, effects: &mut Effects) {
         if question == self.rewrite.question
             && let Stage::Asking { cells, .. } = &mut self.rewrite.at
         {
-            match ticket {
-                Some(ticket) => {
-                    cells.entry(cell).and_modify(|t| *t = Some(ticket));
+            match &answer {
+                Answer::Live(persist) => {
+                    cells.entry(cell).and_modify(|t| *t = Some(persist.ticket));
                 }
-                None => {
+                Answer::Nothing => {
                     cells.remove(&cell);
+                    self.rewrite.settle();
                 }
+                Answer::Later => self.rewrite.later(cell, now.mono + self.config.retry),
             }
         }
-        if let Some(persist) = persist {
+        if let Answer::Live(persist) = answer {
             self.persist(now, Persist { vital: true, ..persist }, effects);
         }
     }

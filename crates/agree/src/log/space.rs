@@ -101,7 +101,14 @@ impl Log {
     pub(super) fn keep_spares(&mut self, now: Now, effects: &mut Vec<disk::Effect<Notice>>) {
         let wanted = self.config.reserve_segments + 1;
         let early = self.spares.retry_at.is_some_and(|at| now.mono < at);
-        if self.spares.preparing.is_some() || early || self.spares.ready.len() >= wanted || !self.writing() {
+        if self.spares.preparing.is_some() || early || !self.writing() {
+            return;
+        }
+        if self.spares.ready.len() >= wanted {
+            // None is missing: it was a write that found the disk full, and it is time to try the next.
+            if self.spares.retry_at.take().is_some() {
+                self.spares.set(Space::Ample, effects);
+            }
             return;
         }
         let spare = self.spares.found.pop().unwrap_or_else(|| {
@@ -115,7 +122,7 @@ impl Log {
 
     /// Space was given back: no need to wait before trying again.
     pub(super) fn space_freed(&mut self, now: Now, effects: &mut Vec<disk::Effect<Notice>>) {
-        self.spares.retry_at = None;
+        self.spares.retry_at = self.spares.retry_at.map(|at| at.min(now.mono));
         self.keep_spares(now, effects);
     }
 }

@@ -4,7 +4,7 @@
 
 use super::format::{self, HEADER_BYTES, Header, Numbers, Place};
 use super::*;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -574,6 +574,10 @@ struct Keeper {
     revision: u64,
     ticket: u64,
     heard: usize,
+    /// Cells that cannot answer yet.
+    busy: BTreeSet<u64>,
+    /// Whoever was asked, in turn.
+    asked: Vec<CellId>,
 }
 
 fn kept(cell: u64, key: u64, revision: u64, bytes: usize) -> Bytes {
@@ -597,7 +601,15 @@ fn parts(record: &Record) -> ((u64, u64), u64, Bytes) {
 impl Keeper {
     fn new(disk: Disk, config: Config) -> Keeper {
         let (rig, recovered) = Rig::on(disk, config).unwrap();
-        let mut keeper = Keeper { rig, state: BTreeMap::new(), revision: 0, ticket: 0, heard: 0 };
+        let mut keeper = Keeper {
+            rig,
+            state: BTreeMap::new(),
+            revision: 0,
+            ticket: 0,
+            heard: 0,
+            busy: BTreeSet::new(),
+            asked: Vec::new(),
+        };
         for record in recovered.cells.values().flat_map(|c| &c.records) {
             let (key, revision, _) = parts(record);
             let newest = keeper.state.entry(key).or_default();
@@ -626,6 +638,11 @@ impl Keeper {
             for notice in asked {
                 let Notice::Carry { question, cell, records, .. } = notice else { continue };
                 answered = true;
+                self.asked.push(cell);
+                if self.busy.iter().any(|c| id(*c) == cell) {
+                    self.rig.tell(Command::Carried { question, cell, answer: Answer::Later });
+                    continue;
+                }
                 let live = |r: &Record| {
                     let (key, revision, body) = parts(r);
                     (self.state.get(&key) == Some(&revision)).then_some(Record::Carried { cell, record: body })
@@ -633,8 +650,11 @@ impl Keeper {
                 let records: Vec<Record> = records.iter().filter_map(live).collect();
                 self.ticket += 1;
                 let ticket = Ticket(self.ticket);
-                let persist = (!records.is_empty()).then_some(Persist { cell, ticket, vital: false, records });
-                self.rig.tell(Command::Carried { question, cell, persist });
+                let answer = match records.is_empty() {
+                    true => Answer::Nothing,
+                    false => Answer::Live(Persist { cell, ticket, vital: false, records }),
+                };
+                self.rig.tell(Command::Carried { question, cell, answer });
             }
             if !answered || self.rig.ops_left == 0 {
                 return;
@@ -671,6 +691,40 @@ fn rewriting_ends_when_everything_is_live() {
     }
     let again = Keeper::new(keeper.rig.disk.clone(), small());
     assert_eq!(again.state, keeper.state);
+}
+
+#[test]
+fn a_cell_that_cannot_answer_yet_is_asked_again_alone_and_its_segment_stays_until_then() {
+    let config = Config { slack_bytes: 5 * SEGMENT, ..small() };
+    let mut keeper = Keeper::new(Disk::default(), config);
+    keeper.put(1, 1, 900);
+    keeper.put(2, 1, 900);
+    keeper.busy.insert(1);
+    let mut n = 0;
+    while keeper.asked.is_empty() {
+        n += 1;
+        keeper.put(3, n % 5, 900);
+        keeper.settle();
+    }
+    assert_eq!(keeper.asked, [id(1), id(2), id(3)]);
+    for _ in 0..3 {
+        keeper.asked.clear();
+        keeper.rig.now.mono = keeper.rig.log.next_deadline().unwrap();
+        keeper.rig.step(Input::Tick);
+        keeper.settle();
+        assert_eq!(keeper.asked, [id(1)], "the others have written what they had to");
+        assert!(keeper.rig.disk.segments().contains(&1));
+    }
+    keeper.busy.clear();
+    keeper.rig.now.mono = keeper.rig.log.next_deadline().unwrap();
+    keeper.rig.step(Input::Tick);
+    keeper.settle();
+    for n in 0..100 {
+        keeper.put(3, n % 5, 900);
+        keeper.settle();
+    }
+    assert!(!keeper.rig.disk.segments().contains(&1));
+    assert_eq!(Keeper::new(keeper.rig.disk.clone(), small()).state, keeper.state);
 }
 
 #[test]

@@ -12,7 +12,7 @@ pub(crate) mod timers;
 pub(crate) mod work;
 
 use across::Joined;
-use agree::log::{Command, Notice, Persist, Refusal, Space};
+use agree::log::{Answer, Command, Notice, Persist, Refusal, Space};
 use api::port::Event;
 use arc_swap::ArcSwap;
 use base::{CellId, Chance, Now, RequestId, Revision, Time, Uid};
@@ -89,7 +89,8 @@ pub(crate) struct Driver {
     timers: Arc<Timers<CellId>>,
     chance: Mutex<Chance>,
     space: AtomicBool,
-    /// Records recovered of cells that root's list has not named yet.
+    /// Records recovered of cells that root's list has not named yet. Held while a cell goes from here to `cells`, and
+    /// while it is looked for in both: one that was found in neither would have its records thrown away.
     recovered: Mutex<BTreeMap<CellId, Found>>,
     /// Cells that could not be started: what they hold is kept as it is until a release that can.
     failed: Mutex<BTreeSet<CellId>>,
@@ -261,14 +262,21 @@ impl Driver {
                     );
                 }
             }
-            Notice::Carry { question, segment, cell, records } => match self.cell(cell) {
-                Some(seat) => seat.post(Input::Rewrite { question, segment, records }),
+            Notice::Carry { question, segment, cell, records } => {
+                let recovered = lock(&self.recovered);
+                let seat = self.cell(cell);
+                let asked = Input::Rewrite { question, segment, records };
                 // Known from the log and not seated (yet): what it has there may be live.
-                None if lock(&self.recovered).contains_key(&cell) => {
-                    lock(&self.parked).push((cell, question, Input::Rewrite { question, segment, records }));
+                if seat.is_none() && recovered.contains_key(&cell) {
+                    lock(&self.parked).push((cell, question, asked));
+                    return;
                 }
-                None => self.to_log(Command::Carried { question, cell, persist: None }),
-            },
+                drop(recovered);
+                match seat {
+                    Some(seat) => seat.post(asked),
+                    None => self.to_log(Command::Carried { question, cell, answer: Answer::Nothing }),
+                }
+            }
             Notice::Damaged { segment, offset } => {
                 tracing::error!(
                     segment,
@@ -308,17 +316,24 @@ impl Driver {
                 return Err(e.into());
             }
         };
-        lock(&self.recovered).remove(&id);
         write(&self.roles).insert(id, role);
         let seat = Seat::new(id, cell, self.clone() as Arc<dyn World<Cell>>, INBOX);
-        write(&self.cells).insert(id, seat.clone());
+        let asked: Vec<_> = {
+            let mut recovered = lock(&self.recovered);
+            recovered.remove(&id);
+            write(&self.cells).insert(id, seat.clone());
+            lock(&self.parked).extract_if(.., |(cell, ..)| *cell == id).collect()
+        };
         if !self.has_space() {
             seat.post(Input::Space { ample: false });
+            // It may have been told otherwise in between.
+            if self.has_space() {
+                seat.post(Input::Space { ample: true });
+            }
         }
         // Root may have told of a newer bundle while this cell was being made.
         seat.post(Input::Bundle(self.bundle()));
         seat.post(Input::Tick);
-        let asked: Vec<_> = lock(&self.parked).extract_if(.., |(cell, ..)| *cell == id).collect();
         for (_, _, input) in asked {
             seat.post(input);
         }
@@ -349,16 +364,14 @@ impl Driver {
             }
         }
         // What the log holds of namespaces that root no longer names is not live.
-        let gone: Vec<CellId> = {
+        let asked: Vec<_> = {
             let mut recovered = lock(&self.recovered);
             let own = [self.founding.root, self.founding.registry];
-            recovered.extract_if(.., |id, _| !named.contains_key(id) && !own.contains(id)).map(|(id, _)| id).collect()
+            recovered.retain(|id, _| named.contains_key(id) || own.contains(id));
+            lock(&self.parked).extract_if(.., |(cell, ..)| !recovered.contains_key(cell)).collect()
         };
-        for id in gone {
-            let asked: Vec<_> = lock(&self.parked).extract_if(.., |(cell, ..)| *cell == id).collect();
-            for (cell, question, ..) in asked {
-                self.to_log(Command::Carried { question, cell, persist: None });
-            }
+        for (cell, question, ..) in asked {
+            self.to_log(Command::Carried { question, cell, answer: Answer::Nothing });
         }
         for (id, name) in named {
             if self.cell(id).is_some() {
@@ -476,8 +489,11 @@ impl World<Cell> for Driver {
                 }
                 Effect::Resume => self.to_log(Command::Resume(id)),
                 Effect::Carried { question, ticket, records } => {
-                    let persist = Some(Persist { cell: id, ticket, vital: true, records });
-                    self.to_log(Command::Carried { question, cell: id, persist });
+                    let answer = Answer::Live(Persist { cell: id, ticket, vital: true, records });
+                    self.to_log(Command::Carried { question, cell: id, answer });
+                }
+                Effect::CarriedLater { question } => {
+                    self.to_log(Command::Carried { question, cell: id, answer: Answer::Later });
                 }
                 Effect::Live { bytes } => self.to_log(Command::Live { cell: id, bytes }),
                 // There are no other nodes yet: nobody to send to, nobody to beat with.

@@ -41,7 +41,11 @@ impl Cell {
             return fx.push(Effect::Closed { revision: self.closed });
         }
         self.to_close = self.to_close.max(at);
-        self.close(now);
+        // A promise is written before it is given: while the log does not take what was written before, it is asked
+        // for again and again, and none of that is to pile up.
+        if !self.unwritten.lags() {
+            self.close(now);
+        }
     }
 
     /// Closes the highest revision asked for: a lower one would take the place of what is being closed.

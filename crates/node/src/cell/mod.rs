@@ -141,6 +141,11 @@ pub enum Effect {
     },
     /// The refusal of a write was seen: what is persisted from here on is to be written.
     Resume,
+    /// The answer to [`Input::Rewrite`] while what the cell wrote before waits for the log: to be asked again.
+    CarriedLater {
+        /// The question.
+        question: u64,
+    },
     /// The answer to [`Input::Rewrite`]: what is still live, to be written as vital.
     Carried {
         /// The question.
@@ -436,10 +441,9 @@ impl Cell {
                 let revision = self.state().revision();
                 fx.push(Effect::Progress { storage, revision });
             }
-            // An answer would wait behind a write that was refused, and the next one behind it: an empty one is refused
-            // like it, and the log asks again.
-            Input::Rewrite { question, .. } if self.unwritten.holds() => {
-                fx.push(Effect::Carried { question, ticket: Ticket(0), records: Vec::new() });
+            // An answer would wait behind a write that was refused, and the next one behind it.
+            Input::Rewrite { question, .. } if self.unwritten.lags() => {
+                fx.push(Effect::CarriedLater { question });
             }
             Input::Rewrite { question, segment, records } => {
                 let input = agreed::Input::Rewrite { id: question, segment, records };

@@ -122,7 +122,7 @@ impl Cell {
     fn propose(&mut self, now: Now, asked: Asked, plan: Plan, fx: &mut Vec<Effect>) {
         let finalizers = |key: &Key| self.state().get(&key_bytes(&key.storage, &key.name)).map(|r| stored(r));
         let finalizers = |key: &Key| finalizers(key).map_or(0, |s| s.meta.finalizers.len());
-        if (!self.ample || self.unwritten.holds()) && !room::is_deletion(&asked.request, &plan, finalizers) {
+        if (!self.ample || self.unwritten.lags()) && !room::is_deletion(&asked.request, &plan, finalizers) {
             let why = match self.ample {
                 true => "the log of the node that leads this cell does not keep up: nothing was written; try again",
                 false => {

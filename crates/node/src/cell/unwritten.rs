@@ -22,12 +22,20 @@ pub(super) struct Unwritten {
     writes: VecDeque<Write>,
     /// The log refused one of them: when it is asked again, once it has said something of all.
     again_at: Option<Time>,
+    /// The last write that was refused and is not durable yet.
+    refused: Option<Ticket>,
 }
 
 impl Unwritten {
     /// Whether some were refused, and not asked for again.
     pub(super) fn holds(&self) -> bool {
         self.again_at.is_some()
+    }
+
+    /// Whether the log has not caught up yet with something it refused. As long as it has not, nothing is to be begun
+    /// that can be left.
+    pub(super) fn lags(&self) -> bool {
+        self.refused.is_some()
     }
 
     /// A new write. Returns whether it is to be asked for now: behind a refused one it waits its turn.
@@ -43,13 +51,15 @@ impl Unwritten {
         while self.writes.front().is_some_and(|w| w.ticket <= ticket && w.under_way) {
             self.writes.pop_front();
         }
+        self.refused.take_if(|refused| *refused <= ticket);
     }
 
     /// The log refused this one: to be asked for at that time.
     pub(super) fn refused(&mut self, ticket: Ticket, again_at: Time) {
-        let Some(write) = self.writes.iter_mut().find(|w| w.ticket == ticket) else { return };
-        write.under_way = false;
+        let Ok(at) = self.writes.binary_search_by_key(&ticket, |w| w.ticket) else { return };
+        self.writes[at].under_way = false;
         self.again_at.get_or_insert(again_at);
+        self.refused = self.refused.max(Some(ticket));
     }
 
     /// The log has room now.
@@ -119,5 +129,10 @@ mod tests {
         assert_eq!(u.again_at(), Some(at(5)));
         assert_eq!(asked(&mut u), [1, 2]);
         assert_eq!(u.again_at(), None);
+        assert!(u.lags(), "they are asked for, not written");
+        u.durable(Ticket(1));
+        assert!(u.lags());
+        u.durable(Ticket(2));
+        assert!(!u.lags());
     }
 }

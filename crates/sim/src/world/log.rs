@@ -3,7 +3,7 @@
 use super::{Event, Local, MS, World};
 use crate::checks::{Checked, Violation, ensure};
 use crate::ports::Bug;
-use agree::log::{Command, Config, Log, Notice, Persist, Record, Recovered, Recovery, Refusal, Space, Ticket};
+use agree::log::{Answer, Command, Config, Log, Notice, Persist, Record, Recovered, Recovery, Refusal, Space, Ticket};
 use base::CellId;
 use base::disk::{self, Machine as _, Op, Recovery as _};
 use node::cell::Input;
@@ -64,7 +64,7 @@ impl World {
         if self.bug == Bug::VoteNotPersisted {
             forget_votes(&mut persist.records);
         }
-        self.command(node, Command::Carried { question, cell, persist: Some(persist) });
+        self.command(node, Command::Carried { question, cell, answer: Answer::Live(persist) });
     }
 
     /// Whether no new vote is among these records, nor under way.
@@ -183,7 +183,7 @@ impl World {
                     // Known from the log and not seated yet: what it has there may be live.
                     up.parked.push((cell, input));
                 } else {
-                    self.command(node, Command::Carried { question, cell, persist: None });
+                    self.command(node, Command::Carried { question, cell, answer: Answer::Nothing });
                 }
             }
             Notice::Damaged { segment, offset } => {

@@ -6,7 +6,7 @@ use super::{Event, Local, ROOT, Truth, World, node_of, replica};
 use crate::checks::{Checked, Violation, ensure};
 use crate::keeper::{EPOCH_MS, Seat, Up};
 use agree::heartbeat::{self, Led, Pair};
-use agree::log::{Command, Persist};
+use agree::log::{Answer, Command, Persist};
 use agree::raft::{self, Members};
 use base::disk::{self, Machine as _};
 use base::{BootId, CellId, Chance, ReplicaId, Time, Wall};
@@ -253,6 +253,9 @@ impl World {
             }
             Effect::Carried { question, ticket, records } => {
                 self.carried(node, cell, question, Persist { cell, ticket, vital: true, records });
+            }
+            Effect::CarriedLater { question } => {
+                self.command(node, Command::Carried { question, cell, answer: Answer::Later });
             }
             Effect::Resume => self.command(node, Command::Resume(cell)),
             Effect::Live { bytes } => self.command(node, Command::Live { cell, bytes }),
