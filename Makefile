@@ -4,8 +4,15 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .PHONY: help up test verify fix e2e sim bench install build tools
 
-# Where rustup puts cargo, for a shell that has not been told yet.
-export PATH := $(PATH):$(HOME)/.cargo/bin
+# Where rustup puts cargo, for a shell that has not been told yet; under sudo that of who called it.
+RUST := $(HOME)
+ifneq ($(SUDO_USER),)
+ifeq ($(wildcard $(HOME)/.rustup),)
+RUST := $(shell getent passwd '$(SUDO_USER)' | cut -d: -f6)
+export RUSTUP_HOME ?= $(RUST)/.rustup
+endif
+endif
+export PATH := $(RUST)/.cargo/bin:$(PATH)
 export BEEMESH_TOOLS := $(CURDIR)/.run/tools
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -17,6 +24,7 @@ help:
 	@echo 'make fix      what a tool can mend of that'
 	@echo 'make e2e      the real program with the real kubectl, kills and power cuts; as root'
 	@echo 'make sim      2,000 seeds of the simulator: the code that ships, one to five keepers, five cells, every fault it knows'
+	@echo 'make tools    kubectl and helm of the tests, into .run/tools'
 	@echo 'make bench    the release build beside etcd and bare TLS on this machine, as JSON lines; as root'
 	@echo 'make install  the release build, man page, completions and a systemd unit, under PREFIX=$(PREFIX)'
 
@@ -26,6 +34,8 @@ build:
 	cargo build --locked --workspace --all-targets
 
 up:
+	@[ "$$(id -u)" = 0 ] || case '$(UP)' in *--runtime*none*|*--cri*) ;; *) \
+		echo "Running pods needs root: sudo make up. Without: make up UP='--runtime none'"; exit 1;; esac
 	@sh install/needs.sh build
 	@[ "$$(id -u)" != 0 ] || sh install/needs.sh run
 	cargo build --locked --workspace --bins
@@ -45,7 +55,7 @@ tools:
 	@sh e2e/tools.sh $(BEEMESH_TOOLS)
 
 e2e: build tools
-	RUST_LIB_BACKTRACE=0 cargo test --locked --workspace --test containerd --test scenarios -- --test-threads=2
+	RUST_LIB_BACKTRACE=0 cargo test --locked --workspace --no-fail-fast --test containerd --test scenarios -- --test-threads=2
 
 SEEDS ?= 0..2000
 sim:

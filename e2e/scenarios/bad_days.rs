@@ -1,8 +1,9 @@
 //! What a machine does to a program: the port is taken, the disk is full, the disk fails.
 
 use anyhow::{Result, ensure};
-use e2e::{Forgetful, Loss, Node, Options, Place, until};
+use e2e::{Forgetful, Loss, Machine, Model, Node, Options, Place, until};
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
@@ -16,13 +17,50 @@ fn shop(node: &Node) -> Result<()> {
 fn a_port_in_use_is_said_by_its_name() -> Result<()> {
     let place = Place::new("bad-days")?;
     let options = Options::without_pods(place.join("data"));
-    let taken = TcpListener::bind((options.address, 6443))?;
+    let taken = TcpListener::bind(options.api())?;
     let mut node = Node::prepare(&place, options)?;
     let (status, told) = node.start_refused()?;
     ensure!(!status.success(), "{told}");
     ensure!(told.contains(&taken.local_addr()?.to_string()), "the address is named: {told}");
     drop(taken);
     node.start_again()?;
+    Ok(())
+}
+
+#[test]
+fn a_machine_has_one_node_that_runs_pods() -> Result<()> {
+    let place = Place::new("bad-days")?;
+    let machine = Arc::new(Machine::start(&place, Model::new("lamp")?)?);
+    let mut node = Node::start(&place, Options::with_pods(&machine))?;
+    let mut other = Node::prepare(&place, Options { data: "/var/lib/other".into(), ..Options::with_pods(&machine) })?;
+    let (status, told) = other.start_refused()?;
+    assert_eq!(status.code(), Some(1), "{told}");
+    ensure!(told.contains("another beemesh runs pods on this machine"), "{told}");
+    node.kill()?;
+    other.start_again()?;
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_meant_is_said_before_anything_is_made() -> Result<()> {
+    let place = Place::new("bad-days")?;
+    let long = "a".repeat(64);
+    let too_long = place.join(&"d".repeat(100));
+    let none = place.join("none");
+    for (data, flags, says) in [
+        (&none, ["--label", "a b=c"], "a b"),
+        (&none, ["--zone", "eu west"], "eu west"),
+        (&none, ["--name", &*long], "63"),
+        (&none, ["--registry-mirror", "https://docker.io=http://m"], "HOST=URL"),
+        (&too_long, ["--name", "lamp"], "too long"),
+    ] {
+        let mut options = Options::without_pods(data.clone());
+        options.flags.extend(flags.map(str::to_owned));
+        let (status, told) = Node::prepare(&place, options)?.start_refused()?;
+        assert_eq!(status.code(), Some(1), "{flags:?}: {told}");
+        ensure!(told.contains(says), "{flags:?}: {told}");
+        ensure!(!data.exists(), "{flags:?} left something behind");
+    }
     Ok(())
 }
 

@@ -22,7 +22,7 @@ const KUBECONFIG: &str = "/root/admin.kubeconfig";
 pub struct Options {
     /// Where its data lies.
     pub data: PathBuf,
-    /// The address it listens at, for the API (6443) and the mesh (7443).
+    /// The address it listens at.
     pub address: Ipv4Addr,
     /// More flags of `beemesh up`.
     pub flags: Vec<String>,
@@ -42,6 +42,12 @@ impl Options {
         let flags = vec!["--runtime".to_owned(), "containerd".to_owned()];
         let (data, address) = (PathBuf::from(Options::DATA), machine.address());
         Options { data, address, flags, machine: Some(machine.clone()) }
+    }
+
+    /// Where its API listens. On this machine not at the usual port: somebody who runs a node here has it, at every
+    /// address.
+    pub fn api(&self) -> SocketAddr {
+        (self.address, if self.machine.is_some() { 6443 } else { 26443 }).into()
     }
 
     /// Where a node with a machine of its own has its data.
@@ -128,7 +134,6 @@ impl Node {
             bail!("the node runs already");
         }
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
-        let address = |port| SocketAddr::from((self.options.address, port)).to_string();
         let mut command = match &self.options.machine {
             Some(machine) => {
                 if !machine.is_on() {
@@ -150,7 +155,7 @@ impl Node {
         let child = command
             .arg("--data")
             .arg(&self.options.data)
-            .args(["--api", &address(6443), "--listen", &address(7443)])
+            .args(["--api", &self.options.api().to_string(), "--listen", &format!("{}:7443", self.options.address)])
             .args(&self.options.flags)
             .env("RUST_BACKTRACE", "1")
             .stdin(Stdio::null())
@@ -265,9 +270,8 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         if self.child.is_some() {
-            if std::thread::panicking() {
-                eprintln!("{}", self.log_tail());
-            }
+            // Shown of a story that fails, and only then.
+            eprintln!("{}", self.log_tail());
             // It may have ended by itself: either way it is gone after this.
             let _ = self.kill();
         }

@@ -4,6 +4,7 @@
 use crate::backend::Node;
 use crate::driver::Driver;
 use anyhow::{Context, Result};
+use base::CellId;
 use node::cell::{Cell, Role};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -39,6 +40,22 @@ pub(crate) struct Report {
     pub(crate) watchers: usize,
     /// The cells it keeps.
     pub(crate) cells: Vec<CellReport>,
+    /// The cells it holds and could not start.
+    pub(crate) failed: Vec<FailedReport>,
+}
+
+/// What it says of a cell that could not be started: what the cell holds stays as it is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct FailedReport {
+    /// The cell's id.
+    pub(crate) id: String,
+    /// `root`, `registry` or `namespace`.
+    pub(crate) role: String,
+    /// The namespace's name.
+    pub(crate) namespace: String,
+    /// What is wrong with it.
+    pub(crate) why: String,
 }
 
 /// What it says of a cell.
@@ -118,6 +135,7 @@ pub(crate) fn serve(
                 disk_space: driver.has_space(),
                 watchers: driver.watchers(),
                 cells: driver.all().iter().map(|c| c.look(of_cell)).collect(),
+                failed: driver.failed().into_iter().map(of_failed).collect(),
             };
             let bytes = serde_json::to_vec(&report).unwrap_or_default();
             // A client that does not read its few kilobytes is not waited for.
@@ -128,14 +146,23 @@ pub(crate) fn serve(
     }))
 }
 
+fn named(role: &Role) -> (&str, &str) {
+    match role {
+        Role::Root => ("root", ""),
+        Role::Registry => ("registry", ""),
+        Role::Namespace(name) => ("namespace", name),
+    }
+}
+
+fn of_failed((id, role, why): (CellId, Role, String)) -> FailedReport {
+    let (role, namespace) = named(&role);
+    FailedReport { id: id.to_string(), role: role.into(), namespace: namespace.into(), why }
+}
+
 fn of_cell(cell: &Cell) -> CellReport {
     let replica = cell.member().replica();
     let (applied, commit) = replica.progress();
-    let (role, namespace) = match &cell.config().role {
-        Role::Root => ("root", ""),
-        Role::Registry => ("registry", ""),
-        Role::Namespace(name) => ("namespace", &**name),
-    };
+    let (role, namespace) = named(&cell.config().role);
     let part = match replica.role() {
         agree::raft::Role::Leader => "leader",
         agree::raft::Role::Candidate => "candidate",

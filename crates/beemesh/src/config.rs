@@ -3,9 +3,13 @@
 use crate::cli::{Runtime, Up};
 use crate::mesh;
 use anyhow::{Context, Result, bail};
+use objects::kinds::names;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+
+/// How long a socket's path may be: unix(7), `sun_path` but for its end.
+const SOCKET_BYTES: usize = 107;
 
 /// A node's configuration.
 #[derive(Clone, Debug)]
@@ -46,19 +50,26 @@ impl Config {
     /// A flag that cannot be meant, named, with what it should look like.
     pub(crate) fn new(up: Up) -> Result<Config> {
         let data = data_dir(up.data.as_deref())?;
+        let socket = crate::admin::socket(&data);
+        if socket.as_os_str().len() > SOCKET_BYTES {
+            bail!(
+                "the data directory's path is too long: {} is to be a socket, and its path may have {SOCKET_BYTES} bytes; give a shorter one with --data",
+                socket.display()
+            );
+        }
         let name = kept_name(up.name, mesh::name(&data)?, &data)?.map_or_else(host_name, Ok)?;
         if let Err(why) = node_name(&name) {
             bail!("the node's name {name:?} cannot be used: {why}; give another with --name");
         }
         let mut labels = BTreeMap::new();
         for l in &up.labels {
-            let (k, v) = l.split_once('=').with_context(|| format!("--label {l:?}: expected KEY=VALUE"))?;
-            if k.is_empty() {
-                bail!("--label {l:?}: the key is empty");
-            }
-            labels.insert(k.to_owned(), v.to_owned());
+            let (key, value) = label(l)?;
+            labels.insert(key.to_owned(), value.to_owned());
         }
         if let Some(zone) = up.zone {
+            if let Some(why) = names::label_value(&zone).first() {
+                bail!("--zone {zone:?} becomes a label's value, and {why}");
+            }
             labels.insert("topology.kubernetes.io/zone".into(), zone);
         }
         let pods = match (up.cri, up.runtime) {
@@ -71,14 +82,7 @@ impl Config {
                 "running pods needs root: run beemesh as root, or give --runtime none for a node that keeps cells and serves the API only"
             );
         }
-        let mut mirrors = Vec::new();
-        for m in &up.mirrors {
-            let (host, url) = m.split_once('=').unwrap_or_default();
-            if host.is_empty() || !(url.starts_with("http://") || url.starts_with("https://")) {
-                bail!("--registry-mirror {m:?}: expected HOST=URL, such as docker.io=http://10.0.0.1:5000");
-            }
-            mirrors.push((host.to_owned(), url.trim_end_matches('/').to_owned()));
-        }
+        let mirrors = up.mirrors.iter().map(|m| mirror(m)).collect::<Result<_>>()?;
         Ok(Config {
             data,
             api: up.api,
@@ -126,22 +130,36 @@ fn host_name() -> Result<String> {
     Ok(raw.to_string_lossy().to_lowercase())
 }
 
-/// A DNS-1123 subdomain, as a Node's name must be.
-fn node_name(name: &str) -> Result<(), &'static str> {
-    if name.is_empty() || name.len() > 253 {
-        return Err("it must have 1 to 253 characters");
+/// A DNS-1123 subdomain, as a Node's name must be, short enough to be a label's value: the label
+/// `kubernetes.io/hostname` holds it.
+fn node_name(name: &str) -> Result<(), String> {
+    match names::subdomain(name).into_iter().chain(names::label_value(name)).next() {
+        Some(why) => Err(why),
+        None => Ok(()),
     }
-    let label_ok = |l: &str| {
-        !l.is_empty()
-            && l.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-            && !l.starts_with('-')
-            && !l.ends_with('-')
-    };
-    if name.split('.').all(label_ok) {
-        Ok(())
-    } else {
-        Err("it must be lower-case letters, digits, '-' and '.', each part starting and ending with a letter or digit")
+}
+
+/// A label as it is typed.
+fn label(typed: &str) -> Result<(&str, &str)> {
+    let (key, value) = typed.split_once('=').with_context(|| format!("--label {typed:?}: expected KEY=VALUE"))?;
+    if let Some(why) = names::qualified_name(key).first() {
+        bail!("--label {typed:?}: of the key, {why}");
     }
+    if let Some(why) = names::label_value(value).first() {
+        bail!("--label {typed:?}: of the value, {why}");
+    }
+    Ok((key, value))
+}
+
+/// A registry's mirror as it is typed: its host and perhaps port, as images name them, and a URL.
+fn mirror(typed: &str) -> Result<(String, String)> {
+    let (host, url) = typed.split_once('=').unwrap_or_default();
+    let is_host = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b));
+    let asked = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    if !is_host || asked.is_none_or(|u| u.is_empty() || u.starts_with('/')) {
+        bail!("--registry-mirror {typed:?}: expected HOST=URL, such as docker.io=http://10.0.0.1:5000");
+    }
+    Ok((host.to_owned(), url.trim_end_matches('/').to_owned()))
 }
 
 #[cfg(test)]
@@ -161,12 +179,36 @@ mod tests {
     }
 
     #[test]
-    fn a_node_name_is_a_dns_subdomain() {
-        for good in ["a", "node-1", "a.b-c.d9"] {
+    fn a_node_name_is_a_dns_subdomain_that_fits_a_label() {
+        let longest = "a".repeat(63);
+        for good in ["a", "node-1", "a.b-c.d9", &longest] {
             assert_eq!(node_name(good), Ok(()), "{good}");
         }
-        for bad in ["", "-a", "a-", "A", "a_b", "a..b", "."] {
+        for bad in ["", "-a", "a-", "A", "a_b", "a..b", ".", &"a".repeat(64)] {
             assert!(node_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_label_that_no_node_can_have_is_refused_when_it_is_typed() {
+        assert_eq!(label("disk=ssd").unwrap(), ("disk", "ssd"));
+        assert_eq!(label("example.com/rack=").unwrap(), ("example.com/rack", ""));
+        for bad in ["disk", "=ssd", "a b=c", "a=b c", "a/b/c=d", "disk=a=b"] {
+            assert!(label(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_mirror_is_of_a_host_and_at_a_url() {
+        for (host, url) in
+            [("docker.io", "http://10.0.0.1:5000"), ("localhost:5000", "https://m"), ("[::1]:5", "http://m/p")]
+        {
+            assert_eq!(mirror(&format!("{host}={url}/")).unwrap(), (host.to_owned(), url.to_owned()));
+        }
+        for bad in
+            ["docker.io", "=http://m", "https://docker.io=http://m", "docker.io/library=http://m", "a=m", "a=http://"]
+        {
+            assert!(mirror(bad).is_err(), "{bad}");
         }
     }
 }

@@ -16,6 +16,7 @@ mod register;
 mod streams;
 mod up;
 
+use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use cli::exit::{Exit, code_of};
 use cli::{Args, Command};
@@ -44,12 +45,7 @@ fn main() -> ExitCode {
 fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Up(up) => {
-            tracing_subscriber::fmt()
-                .with_env_filter(
-                    tracing_subscriber::EnvFilter::try_from_env("BEEMESH_LOG").unwrap_or_else(|_| "info".into()),
-                )
-                .with_writer(std::io::stderr)
-                .init();
+            tracing_subscriber::fmt().with_env_filter(log_filter()?).with_writer(std::io::stderr).init();
             let config = config::Config::new(*up)?;
             up::run(config)
         }
@@ -64,4 +60,11 @@ fn run(args: Args) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// What is told of what happens: `BEEMESH_LOG`, in `tracing`'s words (`debug`, `info,agree=trace`).
+fn log_filter() -> anyhow::Result<tracing_subscriber::EnvFilter> {
+    let asked = std::env::var("BEEMESH_LOG").unwrap_or_default();
+    let filter = tracing_subscriber::EnvFilter::builder().parse(if asked.is_empty() { "info" } else { &asked });
+    filter.with_context(|| format!("BEEMESH_LOG={asked:?}: expected a level, such as info or debug, or TARGET=LEVEL"))
 }

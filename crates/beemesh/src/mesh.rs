@@ -1,6 +1,7 @@
 //! What a data directory says of the mesh it belongs to, besides who this node is: the cells that are
 //! known by themselves.
 
+use crate::cli::exit::{Coded, Exit};
 use crate::driver::Founding;
 use crate::files;
 use anyhow::{Context, Result, bail};
@@ -36,7 +37,7 @@ pub(crate) fn name(data: &Path) -> Result<Option<String>> {
 /// A file that cannot be read, is damaged, or was written by a newer release.
 pub(crate) fn load(data: &Path) -> Result<Option<(Founding, bool)>> {
     let Some(stored) = read(data)? else { return Ok(None) };
-    let id = |s: &str| s.parse::<CellId>().with_context(|| format!("{} is damaged", data.join("mesh.json").display()));
+    let id = |s: &str| s.parse::<CellId>().map_err(|_| damaged(&data.join("mesh.json")));
     Ok(Some((Founding { root: id(&stored.root)?, registry: id(&stored.registry)? }, stored.complete)))
 }
 
@@ -47,9 +48,7 @@ fn read(data: &Path) -> Result<Option<Stored>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e).with_context(|| format!("reading {}", path.display())),
     };
-    let stored: Stored = serde_json::from_slice(&bytes).with_context(|| {
-        format!("{} is damaged, or a newer release wrote it: nothing was changed. Restore it from a copy, or start that release", path.display())
-    })?;
+    let stored: Stored = serde_json::from_slice(&bytes).map_err(|_| damaged(&path))?;
     if !matches!(stored.version, 1 | 2) {
         bail!(
             "{} has version {}, which a newer release of beemesh wrote: start that release",
@@ -58,6 +57,14 @@ fn read(data: &Path) -> Result<Option<Stored>> {
         );
     }
     Ok(Some(stored))
+}
+
+fn damaged(path: &Path) -> Coded {
+    let source = anyhow::anyhow!(
+        "{} is damaged, or a newer release wrote it: nothing was changed. Restore it from a copy, or start that release",
+        path.display()
+    );
+    Coded { exit: Exit::Corrupt, source }
 }
 
 /// Names the founding cells and the node, durably; `complete` once root's first commit is durable.

@@ -3,7 +3,7 @@
 use crate::admin;
 use crate::backend::Node;
 use crate::cli::exit::{Coded, Exit};
-use crate::config::Config;
+use crate::config::{Config, Pods};
 use crate::driver::work::{About, Work};
 use crate::driver::{Driver, Founding, clock};
 use crate::kubeconfig::{self, Access};
@@ -15,11 +15,14 @@ use api::server::{self, Limits};
 use base::{CellId, Chance, Uid};
 use host::store::{OpenError, Sink, Store};
 use identity::upkeep::Upkeep;
-use identity::{GatewayNames, Identity};
+use identity::{GatewayNames, Identity, IdentityError};
 use node::cell::Found;
 use node::genesis::{self, Genesis};
 use objects::request::Config as Settings;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -50,6 +53,7 @@ pub(crate) fn run(config: Config) -> Result<()> {
         tracing::info!(segment = torn.segment, offset = torn.offset, "a write that had not become durable was cut off");
     }
 
+    let _pods_are_ours = if config.pods == Pods::None { None } else { Some(the_pods_of_this_machine()?) };
     let (identity, founding, first) = found_or_resume(&config, &recovered, &mut ids)?;
     let identity = Arc::new(identity);
     let settings = Settings { issuer: identity.tokens().issuer().into(), ..Settings::default() };
@@ -100,6 +104,19 @@ pub(crate) fn run(config: Config) -> Result<()> {
     result
 }
 
+/// Held by whoever runs pods in this network namespace: pods' networks and the way to the API are one for all of it, and
+/// two that lay them would take them from each other. It goes with the process.
+fn the_pods_of_this_machine() -> Result<UnixListener> {
+    let name = UnixAddress::from_abstract_name("beemesh/pods").context("naming the socket of who runs pods")?;
+    match UnixListener::bind_addr(&name) {
+        Ok(held) => Ok(held),
+        Err(e) if e.kind() == io::ErrorKind::AddrInUse => bail!(
+            "another beemesh runs pods on this machine, and their networks would be in each other's way: end that one, or give --runtime none for a node that keeps cells and serves the API only. Nothing was changed"
+        ),
+        Err(e) => Err(e).context("asking whether another beemesh runs pods on this machine"),
+    }
+}
+
 /// Everything after the cells have started.
 async fn serve(
     config: &Config,
@@ -109,6 +126,9 @@ async fn serve(
     backend: Arc<Node>,
     work: Arc<Work>,
 ) -> Result<()> {
+    // From here on who ends it waits until it has ended in order.
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
     let driver = backend.driver().clone();
     let (stop, stopped) = watch::channel(false);
     let names = names(config, api);
@@ -127,14 +147,16 @@ async fn serve(
     let renewed = tokio::spawn(renew(upkeep, stopped.clone()));
     let marks = tokio::spawn(mark(driver.clone(), stopped));
 
-    root_leads(&driver).await;
+    tokio::select! {
+        () = root_leads(&driver) => {}
+        _ = term.recv() => return Ok(()),
+        _ = int.recv() => return Ok(()),
+    }
     mesh::store(&config.data, founding, &config.name, true)?;
     println!("beemesh {} runs node {} of mesh {}", env!("CARGO_PKG_VERSION"), config.name, identity.trust_domain());
     println!("Kubernetes API at {url}");
     println!("Try: kubectl --kubeconfig {} get nodes", kubeconfig.display());
 
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}
@@ -157,7 +179,7 @@ fn found_or_resume(
     let now = clock::wall();
     let data = &config.data;
     let identity = if Identity::is_founded(data)? {
-        let identity = Identity::resume(data, now)?;
+        let identity = Identity::resume(data, now).map_err(of_identity)?;
         if let Some(asked) = &config.trust_domain
             && identity.trust_domain().to_string() != *asked
         {
@@ -199,10 +221,16 @@ fn found_or_resume(
             mesh::store(data, f, &config.name, false)?;
             f
         }
-        None => bail!(
-            "{} is missing, and the log is not empty: restore it from a copy of this node's own disk",
-            data.join("mesh.json").display()
-        ),
+        None => {
+            return Err(Coded {
+                exit: Exit::Corrupt,
+                source: anyhow::anyhow!(
+                    "{} is missing, and the log is not empty: nothing was changed. Restore it from a copy of this node's own disk",
+                    data.join("mesh.json").display()
+                ),
+            }
+            .into());
+        }
     };
     let first = genesis::root(ids.stream("root"), now);
     Ok((identity, founding, first))
@@ -244,6 +272,11 @@ fn coded<E: std::error::Error + Send + Sync + 'static>(e: OpenError<E>) -> anyho
         OpenError::Recovery { .. } => Exit::Corrupt,
         OpenError::Io { .. } => Exit::Failed,
     };
+    Coded { exit, source: anyhow::Error::new(e) }.into()
+}
+
+fn of_identity(e: IdentityError) -> anyhow::Error {
+    let exit = if matches!(e, IdentityError::Corrupt { .. }) { Exit::Corrupt } else { Exit::Failed };
     Coded { exit, source: anyhow::Error::new(e) }.into()
 }
 

@@ -2,7 +2,7 @@
 
 use super::exit::{Coded, Exit};
 use super::{Output, Show};
-use crate::admin::{self, CellReport, Report};
+use crate::admin::{self, CellReport, FailedReport, Report};
 use crate::config::data_dir;
 use anyhow::{Context, Result};
 use std::io::Read;
@@ -31,7 +31,7 @@ pub(crate) fn cells(show: &Show) -> Result<()> {
     let report = ask(&data_dir(show.data.as_deref())?)?;
     match show.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&report.cells)?),
-        Output::Text => print!("{}", cells_text(&report.cells)),
+        Output::Text => print!("{}{}", cells_text(&report.cells), failed_text(&report.failed)),
     }
     Ok(())
 }
@@ -77,7 +77,19 @@ fn status_text(r: &Report) -> String {
     if !idle.is_empty() {
         out.push_str(&format!("  {} cell(s) have no leader here: see `beemesh cells`\n", idle.len()));
     }
-    out
+    out + &failed_text(&r.failed)
+}
+
+/// A letter for each cell that stands still.
+fn failed_text(failed: &[FailedReport]) -> String {
+    let letter = |f: &FailedReport| {
+        let whose = if f.namespace.is_empty() { &f.role } else { &f.namespace };
+        format!(
+            "cell {} ({whose}) could not be started, and answers nothing; what it holds was left as it is: {}\n",
+            f.id, f.why
+        )
+    };
+    failed.iter().map(letter).collect()
 }
 
 fn cells_text(cells: &[CellReport]) -> String {
@@ -153,6 +165,18 @@ mod tests {
              01234567   registry    -         leader   1        2      30       4         4096\n\
              01234567   namespace   default   leader   1        2      30       4         4096\n"
         );
+    }
+
+    #[test]
+    fn a_cell_that_stands_still_is_named_with_the_reason() {
+        let failed = FailedReport {
+            id: "0123".into(),
+            role: "namespace".into(),
+            namespace: "shop".into(),
+            why: "damaged".into(),
+        };
+        let text = failed_text(&[failed]);
+        assert!(text.starts_with("cell 0123 (shop) could not be started") && text.ends_with(": damaged\n"), "{text}");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use node::cell::{Cell, Config, Effect, Found, Input, Opened, Outcome, Reply, Rep
 use node::genesis::{self, Genesis};
 use objects::request::{Config as Settings, Request};
 use seat::{Machine, Seat, Times, World};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use timers::Timers;
@@ -93,7 +93,7 @@ pub(crate) struct Driver {
     /// while it is looked for in both: one that was found in neither would have its records thrown away.
     recovered: Mutex<BTreeMap<CellId, Found>>,
     /// Cells that could not be started: what they hold is kept as it is until a release that can.
-    failed: Mutex<BTreeSet<CellId>>,
+    failed: Mutex<BTreeMap<CellId, (Role, String)>>,
     /// The log's questions about cells that are recovered and not seated.
     parked: Mutex<Vec<(CellId, u64, Input)>>,
 }
@@ -122,6 +122,11 @@ impl Driver {
             failed: Mutex::default(),
             parked: Mutex::default(),
         })
+    }
+
+    /// The cells that could not be started, and why.
+    pub(crate) fn failed(&self) -> Vec<(CellId, Role, String)> {
+        lock(&self.failed).iter().map(|(id, (role, why))| (*id, role.clone(), why.clone())).collect()
     }
 
     /// Root and the registry.
@@ -302,7 +307,7 @@ impl Driver {
 
     /// Seats a cell: as it was, or new with its genesis.
     fn seat(self: &Arc<Self>, id: CellId, role: Role, genesis: Option<Genesis>) -> anyhow::Result<()> {
-        if lock(&self.failed).contains(&id) {
+        if lock(&self.failed).contains_key(&id) {
             return Ok(());
         }
         let found = lock(&self.recovered).get(&id).cloned();
@@ -312,7 +317,7 @@ impl Driver {
             Ok(cell) => cell,
             Err(e) => {
                 // Its records stay as they are: it must never be founded anew over them.
-                lock(&self.failed).insert(id);
+                lock(&self.failed).insert(id, (role, e.to_string()));
                 return Err(e.into());
             }
         };

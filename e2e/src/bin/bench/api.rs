@@ -67,6 +67,13 @@ impl Served {
     }
 }
 
+impl Drop for Served {
+    fn drop(&mut self) {
+        // In order: it has nothing to tell.
+        let _ = self.node.stop();
+    }
+}
+
 async fn connections(target: &Target, n: usize) -> Result<Vec<Connection>> {
     let mut all = Vec::new();
     for _ in 0..n {
