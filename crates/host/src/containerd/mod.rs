@@ -110,7 +110,14 @@ impl Containerd {
         let mut adopted = false;
         let mut process = None;
         for mut found in process::find(&config.root) {
-            if found.config == laid_out
+            if !found.works_in(&config.root) {
+                tracing::warn!(
+                    pid = found.pid(),
+                    "a containerd runs whose files were taken away from {}: it is ended, and one is begun anew",
+                    config.root.display()
+                );
+                found.end().await;
+            } else if found.config == laid_out
                 && process.is_none()
                 && answers(&config, ANSWERS_WITHIN, &mut found).await.is_ok()
             {

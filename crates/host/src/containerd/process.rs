@@ -5,12 +5,16 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
+
+/// Where containerd keeps what it knows, below its root.
+const DATABASE: &str = "io.containerd.metadata.v1.bolt/meta.db";
 
 /// The log is begun anew beyond this many bytes; what was there is kept once.
 const LOG_MAX: u64 = 16 << 20;
@@ -64,6 +68,17 @@ impl Process {
         self.pid
     }
 
+    /// Whether its database is the one below this directory. It is not if the directory was moved away under it: it
+    /// goes on writing where that lies now. One that has none open yet is taken for one that will open this.
+    pub(super) fn works_in(&self, root: &Path) -> bool {
+        let opened = fs::read_dir(format!("/proc/{}/fd", self.pid)).into_iter().flatten().flatten();
+        let mut databases =
+            opened.map(|fd| fd.path()).filter(|fd| fs::read_link(fd).is_ok_and(|to| is_named(&to, DATABASE)));
+        let Some(database) = databases.next() else { return true };
+        let file = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
+        file(&database) == file(&root.join(DATABASE))
+    }
+
     /// Whether it runs; one that has ended and was not reaped does not.
     pub(super) fn runs(&mut self) -> bool {
         match &mut self.whose {
@@ -101,6 +116,11 @@ impl Process {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+}
+
+/// Whether a file that is open is called so; the kernel says behind its name that it is deleted.
+fn is_named(opened: &Path, name: &str) -> bool {
+    opened.to_string_lossy().trim_end_matches(" (deleted)").ends_with(name)
 }
 
 /// All that run with a configuration in this directory, seen in the file system as we see it.

@@ -117,3 +117,33 @@ async fn found_again(node: Node) {
     pod.remove().await;
     runtime.end().await;
 }
+
+#[test]
+fn a_data_directory_that_was_moved_away_takes_its_containerd_along() {
+    in_own_namespaces("daemons_die::a_data_directory_that_was_moved_away_takes_its_containerd_along", moved_away);
+}
+
+/// What a person does who begins anew and keeps what was.
+async fn moved_away(node: Node) {
+    let runtime = node.start().await;
+    let mut pod = node.pod(&runtime, "u1");
+    pod.run().await;
+    let c = pod.container("c", "sleep 1000", |_| ()).await;
+    until(&runtime, |s| is_running(s, &c)).await;
+    let daemons = node.daemons();
+    drop(pod);
+    drop(runtime);
+    std::fs::rename(node.path("data"), node.path("kept")).unwrap();
+
+    let runtime = node.start().await;
+    assert!(!runtime.was_running());
+    assert_eq!(node.daemons().len(), 1);
+    assert_ne!(node.daemons(), daemons);
+    let mut pod = node.pod(&runtime, "u2");
+    pod.run().await;
+    let c = pod.container("c", "sleep 1000", |_| ()).await;
+    let seen = until(&runtime, |s| is_running(s, &c)).await;
+    assert_eq!((seen.sandboxes.len(), seen.containers.len()), (1, 1), "nothing of before is taken for this node's");
+    pod.remove().await;
+    runtime.end().await;
+}
