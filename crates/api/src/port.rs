@@ -142,6 +142,10 @@ impl<I: Iterator<Item = Bytes> + Send> Items for I {
     }
 }
 
+/// So many objects ahead of the one that is written the memory of the next is asked for: as far as a few copies take as
+/// long as it takes to come.
+const AHEAD: usize = 6;
+
 /// What a list has kept, in the version of a kind.
 struct Held<K> {
     kind: &'static Kind,
@@ -152,6 +156,11 @@ struct Held<K> {
 impl<K: AsRef<[u8]> + Send> Items for Held<K> {
     fn write_next(&mut self, write: &mut dyn FnMut(&[u8])) -> bool {
         let Some(kept) = self.held.next() else { return false };
+        // Each object lies where it came to lie in memory, and to wait for the first bytes of each in its turn takes
+        // as long as to copy it. Nothing waits for this byte.
+        if let Some(coming) = self.held.as_slice().get(AHEAD) {
+            std::hint::black_box(coming.as_ref().first());
+        }
         match self.is_view {
             true => write(&views::converted(self.kind, kept.as_ref())),
             false => write(kept.as_ref()),
