@@ -5,6 +5,29 @@ use e2e::{Node, Options, Place, until};
 use std::time::Duration;
 
 #[test]
+fn who_may_watch_one_object_is_shown_that_one() -> Result<()> {
+    let place = Place::new("rights")?;
+    let node = Node::start(&place, Options::without_pods(place.join("data")))?;
+    let kubectl = node.kubectl();
+    kubectl.ok(&["create", "namespace", "shop"])?;
+    for name in ["mine", "yours"] {
+        kubectl.ok(&["-n", "shop", "create", "secret", "generic", name])?;
+    }
+    let named = "--resource-name=mine";
+    kubectl.ok(&["-n", "shop", "create", "role", "one", "--verb=get,watch", "--resource=secrets", named])?;
+    kubectl.ok(&["-n", "shop", "create", "rolebinding", "one", "--role=one", "--user=bee"])?;
+    let watch =
+        |rest: &str| ["get", "--as=bee", "--raw"].map(str::to_owned).into_iter().chain([format!("/api/v1/{rest}")]);
+    let all: Vec<String> = watch("watch/namespaces/shop/secrets/mine?timeoutSeconds=2").collect();
+    let told = kubectl.ok(&all.iter().map(String::as_str).collect::<Vec<_>>())?;
+    ensure!(told.contains("\"mine\"") && !told.contains("\"yours\""), "{told}");
+    let other: Vec<String> = watch("watch/namespaces/shop/secrets?timeoutSeconds=2").collect();
+    let why = kubectl.refused(&other.iter().map(String::as_str).collect::<Vec<_>>(), "")?;
+    ensure!(why.contains("forbidden"), "{why}");
+    Ok(())
+}
+
+#[test]
 fn a_watch_ends_with_the_rights_of_its_user() -> Result<()> {
     let place = Place::new("rights")?;
     let node = Node::start(&place, Options::without_pods(place.join("data")))?;

@@ -87,19 +87,23 @@ pub fn websocket_bearer(headers: &HeaderMap) -> Option<String> {
 /// The user a request asks to be taken for; `None` if it does not ask.
 ///
 /// # Errors
-/// 400 if it names groups, a uid or extra facts, but no user.
+/// 400 if it names groups, a uid or extra facts, but no user, or if a header is not UTF-8: whoever asks to be
+/// somebody else must never act as itself instead.
 pub fn impersonated(headers: &HeaderMap) -> Result<Option<User>, Refusal> {
-    let text = |v: &http::HeaderValue| v.to_str().unwrap_or_default().to_owned();
-    let name = headers.get("impersonate-user").map(text).unwrap_or_default();
-    let uid = headers.get("impersonate-uid").map(text).unwrap_or_default();
-    let mut groups: Vec<String> = headers.get_all("impersonate-group").iter().map(text).collect();
+    let text = |v: &http::HeaderValue| {
+        let text = std::str::from_utf8(v.as_bytes()).map(str::to_owned);
+        text.map_err(|_| status::bad_request("an Impersonate header is not UTF-8"))
+    };
+    let name = headers.get("impersonate-user").map(text).transpose()?.unwrap_or_default();
+    let uid = headers.get("impersonate-uid").map(text).transpose()?.unwrap_or_default();
+    let mut groups: Vec<String> = headers.get_all("impersonate-group").iter().map(text).collect::<Result<_, _>>()?;
     let mut extra: Vec<(String, Vec<String>)> = Vec::new();
     for (key, value) in headers {
         let Some(key) = key.as_str().strip_prefix("impersonate-extra-") else { continue };
         let key = crate::route::query(&format!("{key}=")).into_iter().next().map_or_else(|| key.to_owned(), |(k, _)| k);
         match extra.iter_mut().find(|(k, _)| *k == key) {
-            Some((_, values)) => values.push(text(value)),
-            None => extra.push((key, vec![text(value)])),
+            Some((_, values)) => values.push(text(value)?),
+            None => extra.push((key, vec![text(value)?])),
         }
     }
     if name.is_empty() {
@@ -200,6 +204,15 @@ mod tests {
             [("scopes".to_string(), vec!["x".to_string()]), ("a/b".to_string(), vec!["y".to_string()])]
         );
         assert_eq!(impersonated(&headers(&[])).unwrap(), None);
+    }
+
+    #[test]
+    fn whoever_asks_to_be_somebody_is_never_taken_for_itself() {
+        let mut h = HeaderMap::new();
+        h.insert("impersonate-user", http::HeaderValue::from_bytes("j\u{fc}rgen".as_bytes()).unwrap());
+        assert_eq!(impersonated(&h).unwrap().unwrap().name, "j\u{fc}rgen");
+        h.insert("impersonate-user", http::HeaderValue::from_bytes(b"j\xfcrgen").unwrap());
+        assert_eq!(impersonated(&h).unwrap_err().code, 400);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use objects::codec::{self, Want};
 use objects::request::{Body, PatchType, Verb};
 use objects::status::Reason;
 use std::io::Read as _;
+use tokio::time::Instant;
 
 /// Reads and decodes the body that a request's verb calls for.
 ///
@@ -67,8 +68,10 @@ async fn bytes(request: Request<Incoming>, head: &Head, limits: Limits) -> Resul
     }
     let mut incoming = request.into_body();
     let mut all = BytesMut::new();
+    let until = Instant::now() + limits.request;
     loop {
-        let frame = tokio::time::timeout(limits.read, incoming.frame()).await.map_err(|_| {
+        let within = until.min(Instant::now() + limits.read);
+        let frame = tokio::time::timeout_at(within, incoming.frame()).await.map_err(|_| {
             status::failure(408, Reason::Timeout, "the request's body did not arrive in time; nothing was done")
         })?;
         let Some(frame) = frame else { break };

@@ -27,7 +27,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use tokio::sync::mpsc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{mpsc, watch};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{self, handshake::derive_accept_key, protocol::WebSocketConfig};
 
@@ -136,17 +138,80 @@ pub(crate) async fn answer<B: Backend>(
     peer.patient.store(true, Ordering::Relaxed);
     let response = upgrade.response();
     tokio::spawn(async move {
-        let _held = place;
         let wire = match hyper::upgrade::on(http).await {
             Ok(wire) => TokioIo::new(wire),
             Err(error) => return tracing::debug!(%error, "a client did not go through with its upgrade"),
         };
+        let (uncut, cut) = watch::channel(());
         tokio::select! {
-            () = upgrade.serve(wire, ask, connected) => {}
-            () = ended => {}
+            () = upgrade.serve(Wire::new(wire, cut), ask, connected) => {}
+            // Whoever may not have it any more is cut off, whatever still moves its bytes.
+            () = ended => return,
         }
+        drop(place);
+        // What was sent last, and the good-bye, have so long to arrive.
+        tokio::time::sleep(GOODBYE_WITHIN).await;
+        drop(uncut);
     });
     Ok(response)
+}
+
+/// How long a client that was served has to take the rest and to close its end.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(10);
+
+/// A client's connection, which breaks when the sender of `cut` goes.
+struct Wire {
+    wire: TokioIo<Upgraded>,
+    cut: Pin<Box<dyn Future<Output = ()> + Send>>,
+    is_cut: bool,
+}
+
+impl Wire {
+    fn new(wire: TokioIo<Upgraded>, mut cut: watch::Receiver<()>) -> Wire {
+        // Nothing is ever sent: it fails once the sender is gone.
+        Wire { wire, cut: Box::pin(async move { while cut.changed().await.is_ok() {} }), is_cut: false }
+    }
+
+    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.is_cut = self.is_cut || self.cut.as_mut().poll(cx).is_ready();
+        if self.is_cut { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.check(cx)?;
+        Pin::new(&mut self.wire).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
+        Pin::new(&mut self.wire).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
+        Pin::new(&mut self.wire).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.wire.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check(cx)?;
+        Pin::new(&mut self.wire).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_shutdown(cx)
+    }
 }
 
 /// What a client wants its connection to become.
@@ -267,7 +332,7 @@ impl Upgrade {
     }
 
     /// Serves the stream on the connection it has become.
-    async fn serve(self, wire: TokioIo<Upgraded>, ask: Connect, connected: Connected) {
+    async fn serve(self, wire: Wire, ask: Connect, connected: Connected) {
         match (self, ask, connected) {
             (Upgrade::Spdy { version, .. }, Connect::Remote(ask), Connected::Remote(process)) => {
                 let connection = Connection::start(wire, Role::Server, Bounds::default());
@@ -294,7 +359,7 @@ impl Upgrade {
     }
 }
 
-async fn socket(wire: TokioIo<Upgraded>) -> WebSocketStream<TokioIo<Upgraded>> {
+async fn socket(wire: Wire) -> WebSocketStream<Wire> {
     let config = WebSocketConfig::default().max_message_size(Some(MESSAGE_BYTES)).max_frame_size(Some(MESSAGE_BYTES));
     WebSocketStream::from_raw_socket(wire, tungstenite::protocol::Role::Server, Some(config)).await
 }

@@ -186,7 +186,10 @@ impl<B: Backend> Gateway<B> {
             }
         };
         let Some(wanted) = authenticate::impersonated(headers)? else { return Ok((proof.real.clone(), proof)) };
-        self.backend.impersonate(&proof.real, &wanted).await?;
+        // This, too, is a request, of whomever.
+        let _place = self.request_place()?;
+        let asked = within(self.limits.request, self.backend.impersonate(&proof.real, &wanted)).await;
+        asked.ok_or_else(|| status::unavailable(UNPROVEN))??;
         let wanted = Arc::new(wanted);
         proof.acting_as = Some(wanted.clone());
         Ok((wanted, proof))

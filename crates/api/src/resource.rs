@@ -48,7 +48,12 @@ pub(crate) async fn answer<B: Backend>(
     }
     let patch = patch_type(&head, target.verb)?;
     let accepted = negotiate::accept(head.accept().as_deref(), matches!(target.verb, Verb::List | Verb::Watch))?;
-    let options = options::read(&head, &target, patch)?;
+    let mut options = options::read(&head, &target, patch)?;
+    if let (Verb::Watch, Some(name)) = (target.verb, &path.name) {
+        // Who may watch one object is shown that one.
+        let comma = if options.field_selector.is_empty() { "" } else { "," };
+        options.field_selector += &format!("{comma}metadata.name={}", objects::select::escape(name));
+    }
     let renderer = Renderer::new(target.kind, target.sub, accepted, &head)?;
 
     if target.verb == Verb::Watch {

@@ -13,6 +13,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -31,8 +32,8 @@ pub struct Limits {
     pub body_bytes: usize,
     /// From the connection to the end of the TLS handshake.
     pub handshake: Duration,
-    /// From the first byte of a request to the last of its headers (HTTP/1), and between two of its
-    /// body's pieces.
+    /// From the connection to its first request, from the first byte of a request to the last of its headers
+    /// (HTTP/1), and between two of its body's pieces; its body as a whole has `request`.
     pub read: Duration,
     /// How long a request that is no watch or stream may take.
     pub request: Duration,
@@ -151,7 +152,10 @@ async fn connection<B: Backend>(
     let peer = Arc::new(Peer::new(remote, local, stream.get_ref().1, handshake));
     let until = peer.until;
     let slow = crate::peer::WriteDeadline::new(stream, limits.write, peer.patient.clone());
+    let asked = Arc::new(AtomicBool::new(false));
+    let silent = silent(asked.clone(), limits.read);
     let service = service_fn(move |request| {
+        asked.store(true, Ordering::Relaxed);
         let (gateway, peer) = (gateway.clone(), peer.clone());
         async move { Ok::<_, Infallible>(gateway.answer(request, peer).await) }
     });
@@ -175,6 +179,10 @@ async fn connection<B: Backend>(
     let over = tokio::select! {
         ended = serving.as_mut() => Some(ended),
         () = told(&mut closed) => None,
+        () = silent => {
+            tracing::debug!(%remote, "a client asked nothing: its connection is closed");
+            None
+        }
         () = grant::ended(until) => {
             tracing::debug!(%remote, "the client's certificate has expired: its connection is closed");
             None
@@ -192,6 +200,14 @@ async fn connection<B: Backend>(
     };
     if let Err(error) = ended {
         tracing::debug!(%remote, %error, "connection ended");
+    }
+}
+
+/// Resolves if nothing is asked within the limit: places are few, and anybody can connect.
+async fn silent(asked: Arc<AtomicBool>, limit: Duration) {
+    tokio::time::sleep(limit).await;
+    if asked.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -91,7 +91,8 @@ impl Visit<'_> {
             ("binding", Verb::Create) => self.bind(),
             ("eviction", Verb::Create) => self.evict(),
             ("token", Verb::Create) => self.token(),
-            ("exec" | "attach" | "portforward" | "log" | "proxy", _) => self.stream(),
+            ("exec" | "attach" | "portforward" | "log", _) => self.stream(),
+            ("proxy", _) => Err(Box::new(Status::not_proxied())),
             (_, Verb::Get) => self.get(),
             (_, Verb::Update) => self.update(),
             (_, Verb::Patch) => self.patch(),
@@ -156,6 +157,12 @@ impl Visit<'_> {
     }
 
     fn stream(&mut self) -> Outcome<Decision> {
+        // A WebSocket begins as a GET, and to run something in a container is more than to read: as of Kubernetes 1.35
+        // both verbs are needed (feature gate AuthorizePodWebsocketUpgradeCreatePermission).
+        if self.req.verb == Verb::Get && matches!(&*self.req.subresource, "exec" | "attach" | "portforward") {
+            let create = Attributes { verb: Verb::Create.as_str().into(), ..Attributes::of(self.req) };
+            rbac::authorize(&self.req.user, &create, self.view)?;
+        }
         Ok(Decision::Stream(Stream { object: self.stored()?, subresource: self.req.subresource.clone() }))
     }
 

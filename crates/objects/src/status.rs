@@ -157,6 +157,12 @@ impl Status {
         Status::failure(405, Reason::MethodNotAllowed, m, Some(Details::default()))
     }
 
+    /// 405 for a way through to a node, a pod or a service, which is known and not served.
+    pub fn not_proxied() -> Status {
+        let m = "this API does not pass requests on to nodes, pods and services: use kubectl port-forward".to_owned();
+        Status::failure(405, Reason::MethodNotAllowed, m, Some(Details::default()))
+    }
+
     /// 409 for a create.
     pub fn already_exists(kind: &Kind, name: &str) -> Status {
         let m = format!("{} {} already exists", resource(kind), quote(name));

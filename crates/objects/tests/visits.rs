@@ -302,6 +302,28 @@ fn nobody_grants_what_they_do_not_have() {
 }
 
 #[test]
+fn who_may_only_read_runs_nothing_in_a_container() {
+    let mut m = mesh();
+    ok(send(&mut m, "POST", PODS, pod("p", "1")));
+    for (name, verbs) in [("reader", json!(["get"])), ("writer", json!(["get", "create"]))] {
+        let role = json!({"kind": "Role", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": name},
+            "rules": [{"verbs": verbs, "apiGroups": [""], "resources": ["pods/exec", "pods/log"]}]});
+        ok(send(&mut m, "POST", "/apis/rbac.authorization.k8s.io/v1/namespaces/a/roles", role));
+        let binding = json!({"kind": "RoleBinding", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": name}]});
+        ok(send(&mut m, "POST", "/apis/rbac.authorization.k8s.io/v1/namespaces/a/rolebindings", binding));
+    }
+    // A WebSocket begins as a GET.
+    let mut asks = |name: &str, sub: &str| {
+        let user = User { name: name.into(), groups: vec!["system:authenticated".into()], ..User::default() };
+        send_as(&mut m, &user, "GET", &format!("{PODS}/p/{sub}"), Value::Null).status
+    };
+    assert_eq!((asks("reader", "exec"), asks("writer", "exec")), (403, 200));
+    assert_eq!(asks("reader", "log"), 200, "a log is read");
+}
+
+#[test]
 fn services_get_addresses_and_ports_nobody_else_has() {
     let mut m = mesh();
     let services = "/api/v1/namespaces/a/services";

@@ -5,12 +5,17 @@ use super::websocket::PortEnds;
 use crate::port::Dial;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::task::JoinSet;
 
 /// The one protocol.
 pub(crate) const PROTOCOL: &str = "portforward.k8s.io";
 /// Pairs of streams of which one has not come yet.
 const HALF_OPEN: usize = 64;
+
+/// How long connections may last whose client is gone.
+const LAST_WORDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Serves a SPDY client until it goes: for every pair of an `error` and a `data` stream with the same
 /// request id, a connection to the port they name.
@@ -18,25 +23,36 @@ pub(crate) async fn spdy(connection: Connection, dial: Arc<dyn Dial>) {
     // Data and error streams by request id, while one waits for the other.
     let mut halves: BTreeMap<String, (Option<Stream>, Option<Stream>)> = BTreeMap::new();
     let mut count = 0u64;
+    // They end with this, also where it is cut off.
+    let mut forwarded = JoinSet::new();
     while let Some(stream) = connection.accept().await {
+        while forwarded.try_join_next().is_some() {}
         // Very old clients send no request id; their pairs come one after another.
         count += 1;
+        let is_data = match stream.header("streamtype") {
+            Some("data") => true,
+            Some("error") => false,
+            _ => continue,
+        };
         let id = stream.header("requestid").map_or_else(|| format!("pair {}", count.div_ceil(2)), str::to_owned);
         let pair = halves.entry(id.clone()).or_default();
-        match stream.header("streamtype") {
-            Some("data") => pair.0 = Some(stream),
-            Some("error") => pair.1 = Some(stream),
-            _ => continue,
+        if is_data {
+            pair.0 = Some(stream);
+        } else {
+            pair.1 = Some(stream);
         }
         if let (Some(_), Some(_)) = pair
             && let Some((Some(data), Some(error))) = halves.remove(&id)
         {
-            tokio::spawn(one(data, error, dial.clone()));
+            forwarded.spawn(one(data, error, dial.clone()));
         } else if halves.len() > HALF_OPEN {
             tracing::debug!("a port-forward client opens streams without their other halves");
             return;
         }
     }
+    // What the client sent before it left goes to the pod, if that takes it.
+    let all = async { while forwarded.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(LAST_WORDS_WITHIN, all).await;
 }
 
 async fn one(data: Stream, mut error: Stream, dial: Arc<dyn Dial>) {
@@ -57,7 +73,7 @@ async fn one(data: Stream, mut error: Stream, dial: Arc<dyn Dial>) {
 
 /// Serves a WebSocket client's ports, each until one side ends.
 pub(crate) async fn channels(ports: Vec<PortEnds>, dial: Arc<dyn Dial>) {
-    let mut all = tokio::task::JoinSet::new();
+    let mut all = JoinSet::new();
     for PortEnds { port, mut from_client, mut to_client, mut errors } in ports {
         let dial = dial.clone();
         all.spawn(async move {

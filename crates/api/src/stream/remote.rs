@@ -11,6 +11,7 @@ use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 /// How long a client may take to open the streams it said it would.
 const OPEN_WITHIN: Duration = Duration::from_secs(30);
@@ -87,18 +88,18 @@ pub(crate) async fn join(client: ClientEnds, process: RemoteEnd) {
     let ClientEnds { stdin, stdout, stderr, mut error, resize, version, gone } = client;
     let RemoteEnd { stdin: process_stdin, stdout: process_stdout, stderr: process_stderr, resize: sizes, outcome } =
         process;
-    let mut input = tokio::spawn(async move {
+    let mut input = Task(tokio::spawn(async move {
         if let (Some(mut from), Some(mut to)) = (stdin, process_stdin) {
             // A process that has closed its input, or a client that is gone, ends only this direction.
             let _ = tokio::io::copy(&mut from, &mut to).await;
             let _ = to.shutdown().await;
         }
-    });
-    let resizing = tokio::spawn(async move {
+    }));
+    let _resizing = Task(tokio::spawn(async move {
         if let (Some(from), Some(to)) = (resize, sizes) {
             resize_events(from, to).await;
         }
-    });
+    }));
     let output = async {
         let (out, err) = tokio::join!(copy(process_stdout, stdout), copy(process_stderr, stderr));
         out.and(err)
@@ -113,7 +114,7 @@ pub(crate) async fn join(client: ClientEnds, process: RemoteEnd) {
     let left = async {
         gone.await;
         // What it said before goes to the process, if that takes it.
-        let _ = tokio::time::timeout(LAST_WORDS_WITHIN, &mut input).await;
+        let _ = tokio::time::timeout(LAST_WORDS_WITHIN, &mut input.0).await;
     };
     let outcome: io::Result<Tree> = tokio::select! {
         biased;
@@ -126,8 +127,15 @@ pub(crate) async fn join(client: ClientEnds, process: RemoteEnd) {
         let _ = error.write_all(text.as_bytes()).await;
     }
     let _ = error.shutdown().await;
-    input.abort();
-    resizing.abort();
+}
+
+/// Ends with whoever began it, also where that is cut off: who may not be heard any more is not.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// What the error channel carries at the end.

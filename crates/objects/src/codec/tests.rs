@@ -166,6 +166,10 @@ fn a_yaml_bomb_costs_its_sender_nothing_but_the_request() {
         bomb.push_str(&format!("{name}: &{name} [{}]\n", vec![format!("*{last}"); 9].join(",")));
     }
     assert_eq!(yaml::parse(bomb.as_bytes()).unwrap_err().to_string(), "yaml: document contains excessive aliasing");
+    // Each anchor keeps what is inside of it, the anchors inside as well.
+    let kept: String = (0..100).map(|i| format!("&a{i} [")).collect();
+    let kept = kept + &"a,".repeat(100_000) + &"]".repeat(100);
+    assert_eq!(yaml::parse(kept.as_bytes()).unwrap_err().to_string(), "yaml: document contains excessive aliasing");
 }
 
 #[test]

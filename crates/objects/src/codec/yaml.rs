@@ -14,7 +14,7 @@ use granit_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// What aliases may add to a document, in bytes: the size of the largest body.
+/// What anchors and aliases may add to a document, in bytes: the size of the largest body.
 const MAX_ALIASED: usize = 3 << 20;
 
 /// Reads YAML of any type. Of a key given twice the last counts.
@@ -80,6 +80,8 @@ enum OpenKind<'a> {
     List(Vec<Node<'a>>),
     Map {
         entries: Vec<(Cow<'a, str>, Node<'a>)>,
+        /// Where each key is among them.
+        places: BTreeMap<Cow<'a, str>, usize>,
         /// Values of `<<`.
         merged: Vec<Node<'a>>,
         /// A key whose value is still to come.
@@ -122,10 +124,7 @@ impl<'a> Builder<'a> {
                         let name = span.slice(text).unwrap_or("").trim_start_matches('*');
                         return Err(format!("yaml: anchor '{name}' value contains itself"));
                     };
-                    self.aliased += m.bytes;
-                    if self.aliased > MAX_ALIASED {
-                        return Err(String::from("yaml: document contains excessive aliasing"));
-                    }
+                    self.copied(m.bytes)?;
                     Some((0, m))
                 }
                 Event::SequenceStart(_, anchor, _) => {
@@ -133,7 +132,8 @@ impl<'a> Builder<'a> {
                     None
                 }
                 Event::MappingStart(_, anchor, _) => {
-                    self.enter(anchor, OpenKind::Map { entries: Vec::new(), merged: Vec::new(), key: None })?;
+                    let (entries, places) = (Vec::new(), BTreeMap::new());
+                    self.enter(anchor, OpenKind::Map { entries, places, merged: Vec::new(), key: None })?;
                     None
                 }
                 Event::SequenceEnd | Event::MappingEnd => self.open.pop().map(close).transpose()?,
@@ -141,6 +141,8 @@ impl<'a> Builder<'a> {
             };
             if let Some((anchor, value)) = done {
                 if anchor != 0 {
+                    // Kept for its aliases, of which there may be none: anchors within anchors keep each level anew.
+                    self.copied(value.bytes)?;
                     self.anchors.insert(anchor, value.clone());
                 }
                 if let Some(v) = self.place(value, line)? {
@@ -151,6 +153,15 @@ impl<'a> Builder<'a> {
         let duplicates = (!self.duplicates.is_empty())
             .then(|| format!("yaml: unmarshal errors:\n  {}", self.duplicates.join("\n  ")));
         Ok((root, duplicates))
+    }
+
+    /// Counts a copy.
+    fn copied(&mut self, bytes: usize) -> Result<(), String> {
+        self.aliased += bytes;
+        match self.aliased > MAX_ALIASED {
+            true => Err(String::from("yaml: document contains excessive aliasing")),
+            false => Ok(()),
+        }
     }
 
     fn enter(&mut self, anchor: usize, kind: OpenKind<'a>) -> Result<(), String> {
@@ -167,9 +178,9 @@ impl<'a> Builder<'a> {
 
     /// Notes a key; `shown` is how errors print it.
     fn key(&mut self, new: Key<'a>, shown: String, line: usize) {
-        if let Some(Open { kind: OpenKind::Map { entries, key, .. }, .. }) = self.open.last_mut() {
+        if let Some(Open { kind: OpenKind::Map { places, key, .. }, .. }) = self.open.last_mut() {
             if let Key::Text(k) = &new
-                && entries.iter().any(|(have, _)| have == k)
+                && places.contains_key(k)
             {
                 self.duplicates.push(format!("line {line}: key {shown} already set in map"));
             }
@@ -196,10 +207,13 @@ impl<'a> Builder<'a> {
         }
         match &mut open.kind {
             OpenKind::List(items) => items.push(value.node),
-            OpenKind::Map { entries, merged, key } => match key.take() {
-                Some(Key::Text(k)) => match entries.iter_mut().find(|(have, _)| *have == k) {
+            OpenKind::Map { entries, places, merged, key } => match key.take() {
+                Some(Key::Text(k)) => match places.get(&k).and_then(|at| entries.get_mut(*at)) {
                     Some((_, old)) => *old = value.node,
-                    None => entries.push((k, value.node)),
+                    None => {
+                        places.insert(k.clone(), entries.len());
+                        entries.push((k, value.node));
+                    }
                 },
                 Some(Key::Merge) => merged.push(value.node),
                 None => {}
@@ -213,7 +227,7 @@ impl<'a> Builder<'a> {
 fn close(open: Open<'_>) -> Result<(usize, Measured<'_>), String> {
     let node = match open.kind {
         OpenKind::List(items) => Node::List(items),
-        OpenKind::Map { mut entries, merged, .. } => {
+        OpenKind::Map { mut entries, mut places, merged, .. } => {
             for m in merged {
                 let sources = match m {
                     Node::List(items) => items,
@@ -224,7 +238,8 @@ fn close(open: Open<'_>) -> Result<(usize, Measured<'_>), String> {
                         return Err(String::from("yaml: map merge requires map or sequence of maps as the value"));
                     };
                     for (k, v) in from {
-                        if !entries.iter().any(|(have, _)| *have == k) {
+                        if !places.contains_key(&k) {
+                            places.insert(k.clone(), entries.len());
                             entries.push((k, v));
                         }
                     }
