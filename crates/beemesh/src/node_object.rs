@@ -32,7 +32,8 @@ pub(crate) struct Facts {
     pub(crate) images: Vec<(Vec<String>, u64)>,
     /// `/etc/machine-id` and its like: the field of `status.nodeInfo` and its value.
     pub(crate) info: Vec<(&'static str, String)>,
-    /// The disk, the memory or the process table is nearly used up: the condition and why.
+    /// The disk or the memory is nearly used up: the condition and why. The process table is not looked at, as the
+    /// kubelet's own thresholds do not: `PIDPressure` is false.
     pub(crate) pressure: Vec<(&'static str, String)>,
 }
 

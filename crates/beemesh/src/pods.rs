@@ -23,6 +23,8 @@ const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 1);
 
 /// How often is looked whether the runtime is well.
 const EVERY: Duration = Duration::from_secs(10);
+/// How often while it does not answer: until it does, no pod is started or stopped.
+const EVERY_UNWELL: Duration = Duration::from_secs(1);
 /// How often what nobody needs is removed: the kubelet's period for images.
 const TIDY_EVERY: Duration = Duration::from_secs(300);
 /// Beyond how much of their disk unused images go, and down to how much: the kubelet's defaults.
@@ -77,15 +79,16 @@ async fn keep(
     let can_lie = way.to.ip().is_unspecified() || way.to.is_ipv4();
     work.run_pods(runtime.clone());
     let mut tidied: Option<Instant> = None;
+    let mut answers = true;
     loop {
         if can_lie {
             way_lies.tell(&format!("the API at {API_SERVICE}"), keep_way(way, &mut laid).await);
         }
         network_lies.tell("other machines", runtime.keep_network().await);
-        if let Some(node) = node.borrow_and_update().as_ref() {
-            work.node_is(facts(config, node, &runtime));
-        }
         let well = runtime.image_list().await;
+        if let Some(node) = node.borrow_and_update().as_ref() {
+            work.node_is(facts(config, node, &runtime, well.is_ok()));
+        }
         runtime_is.send_if_modified(|known| {
             let now = match &well {
                 Ok(images) => RuntimeFacts {
@@ -101,9 +104,14 @@ async fn keep(
         for why in runtime.rotate_logs().await {
             tracing::warn!(why = why.message, "a container's log could not be put aside");
         }
-        if let Err(why) = &well {
-            tracing::warn!(why = why.message, "the container runtime does not answer; what runs goes on");
+        match &well {
+            Err(why) if answers => {
+                tracing::warn!(why = why.message, "the container runtime does not answer; what runs goes on");
+            }
+            Ok(_) if !answers => tracing::info!("the container runtime answers again"),
+            _ => {}
         }
+        answers = well.is_ok();
         if tidied.is_none_or(|at| at.elapsed() >= TIDY_EVERY) {
             // Not before the first round: what runs is found, and its images are noted, in the meantime.
             if tidied.replace(Instant::now()).is_some() {
@@ -111,7 +119,7 @@ async fn keep(
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(if well.is_ok() { EVERY } else { EVERY_UNWELL }) => {}
             Ok(()) = node.changed() => {}
         }
     }
@@ -213,7 +221,7 @@ fn network(node: &Tree) -> Option<Network> {
     Some(Network::new(v4?, v6))
 }
 
-fn facts(config: &Config, node: &Tree, runtime: &Runtime) -> NodeFacts {
+fn facts(config: &Config, node: &Tree, runtime: &Runtime, answers: bool) -> NodeFacts {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let addresses = node_object::internal_addresses(node);
     let one = |six: bool| addresses.iter().find(|a| a.is_ipv6() == six).copied();
@@ -231,6 +239,6 @@ fn facts(config: &Config, node: &Tree, runtime: &Runtime) -> NodeFacts {
         cluster_dns: Vec::new(),
         cgroup_root: "/beemesh".into(),
         systemd: runtime.is_systemd(),
-        runtime: true,
+        runtime: answers,
     }
 }

@@ -22,6 +22,8 @@ pub struct Process {
 #[derive(Default)]
 pub struct Runtime {
     sandboxes: BTreeMap<String, SeenSandbox>,
+    /// Those that hold an address: until they are stopped or removed, whatever becomes of the machine.
+    holding: BTreeSet<String>,
     containers: BTreeMap<String, SeenContainer>,
     /// What runs, by the id of its container.
     processes: BTreeMap<String, Process>,
@@ -176,6 +178,7 @@ impl Runtime {
             Op::StopSandbox { id } => {
                 let Some(s) = self.sandboxes.get_mut(id) else { return failed(Why::NotFound, "no such sandbox") };
                 s.ready = false;
+                self.holding.remove(id);
                 self.changes += 1;
                 self.stopped_by(op).iter().for_each(|c| self.stop(c, wall));
                 Ok(Answer::Done)
@@ -186,6 +189,7 @@ impl Runtime {
                 }
                 self.stopped_by(op).iter().for_each(|c| self.stop(c, wall));
                 self.sandboxes.remove(id);
+                self.holding.remove(id);
                 self.containers.retain(|_, c| c.sandbox != *id);
                 self.changes += 1;
                 Ok(Answer::Done)
@@ -229,7 +233,11 @@ impl Runtime {
         if let Some(s) = self.sandboxes.values().find(same) {
             return failed(Why::Failed, &format!("failed to reserve sandbox name: it is reserved for {}", s.id));
         }
+        if let Some(s) = self.sandboxes.values().find(|s| s.pod == sandbox.pod && self.holding.contains(&s.id)) {
+            return failed(Why::Failed, &format!("no address is left: sandbox {} of this pod was not stopped", s.id));
+        }
         let id = self.id();
+        self.holding.insert(id.clone());
         let address = [10, 42, (self.next / 250 % 250) as u8, (1 + self.next % 250) as u8];
         let seen = SeenSandbox {
             id: id.clone(),

@@ -126,8 +126,7 @@ pub enum StartError {
     /// The only keeper lost what it acknowledged: nobody can give it back.
     #[error(
         "{cell:?}: the log of its only keeper has lost records that were acknowledged; the cell was not \
-         started. Restore this node's data directory from where it is whole, or accept the loss with \
-         `beemesh cell recover`"
+         started. Restore this node's data directory from where it is whole, or move it away and begin anew"
     )]
     SoleKeeperLossy {
         /// The cell.

@@ -1,7 +1,7 @@
 //! The images this machine has, and removing those that nothing uses when the disk fills.
 
 use super::Runtime;
-use crate::facts;
+use crate::{facts, pause};
 use base::runtime::{Failure, Why};
 use k8s_cri::v1;
 use std::collections::{BTreeMap, BTreeSet};
@@ -108,7 +108,8 @@ fn excess_of(all: u64, free: u64, above_percent: u64, down_to_percent: u64) -> u
 /// Ids of the images that some container was made of, whatever name the container has for it.
 fn used(images: &[v1::Image], containers: &[v1::Container]) -> BTreeSet<String> {
     let names = containers.iter().flat_map(|c| [Some(&c.image_ref), c.image.as_ref().map(|i| &i.image)]);
-    let names: BTreeSet<&str> = names.flatten().map(String::as_str).collect();
+    // Every sandbox is made of the pause image. Not every containerd says that it is pinned (1.6.20 does not).
+    let names: BTreeSet<&str> = names.flatten().map(String::as_str).chain([pause::NAME]).collect();
     let is_used = |i: &&v1::Image| {
         let mut all = i.repo_digests.iter().chain(&i.repo_tags).chain([&i.id]);
         all.any(|name| names.contains(name.as_str()))
@@ -153,7 +154,8 @@ mod tests {
     fn what_nothing_uses_goes_first_what_is_used_pinned_or_young_stays() {
         let start = Instant::now();
         let minutes = |n: u64| start + Duration::from_secs(60 * n);
-        let mut images = vec![image("a", "a:1", 1), image("b", "b:1", 2), image("c", "c:1", 3), image("p", "pause", 4)];
+        let mut images = vec![image("a", "a:1", 1), image("b", "b:1", 2), image("c", "c:1", 3), image("p", "p:1", 4)];
+        images.push(image("pause", pause::NAME, 6));
         images[3].pinned = true;
         let made_of = |name: &str| v1::Container { image_ref: name.into(), ..Default::default() };
         let mut notes = BTreeMap::new();

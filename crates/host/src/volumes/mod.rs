@@ -268,20 +268,33 @@ impl Pods {
 /// An empty directory that anybody may use, in memory if a most number of bytes is given (0: as many as
 /// the system lets it have). What is there stays.
 fn empty(dir: &Path, memory: Option<u64>, group: Option<u32>) -> io::Result<()> {
-    let new = !dir.exists();
-    make_dir(dir, 0o777)?;
+    if !dir.exists() {
+        // It comes to be as a whole: half of it, after a power cut, would be taken for what was made of it since.
+        let name = dir.file_name().unwrap_or_default().to_string_lossy();
+        let making = dir.with_file_name(format!(".{name}"));
+        make_dir(&making, 0o777)?;
+        fs::set_permissions(&making, fs::Permissions::from_mode(0o777))?;
+        if let Some(group) = group {
+            give(&making, group)?;
+        }
+        fs::rename(&making, dir)?;
+    }
     let mounted = match memory {
         Some(bytes_max) => mounts::memory(dir, Some(bytes_max))?,
         None => false,
     };
     if let Some(group) = group
-        && (new || mounted)
+        && mounted
     {
-        // What is made inside belongs to the group, too.
-        chown(dir, None, Some(Gid::from_raw(group)))?;
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o2777))?;
+        give(dir, group)?;
     }
     Ok(())
+}
+
+/// What is made inside belongs to the group, too.
+fn give(dir: &Path, group: u32) -> io::Result<()> {
+    chown(dir, None, Some(Gid::from_raw(group)))?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o2777))
 }
 
 /// Makes a directory and those above it; its mode is set whatever the umask says.

@@ -31,7 +31,9 @@ fn open(mount: &Mount) -> Result<OwnedFd, Failure> {
         e => failed(what, at, &e.into()),
     };
     let rest = path.strip_prefix(root_path).map_err(|_| outside())?;
-    let root = File::open(root_path).map_err(|e| failed("find", root_path, &e))?;
+    // Only to find the way from: a pipe would wait for a writer, and a device may do what it does when opened.
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root = nix::fcntl::open(root_path, flags, Mode::empty()).map_err(|e| failed("find", root_path, &e.into()))?;
     let like = fstat(&root).map_err(|e| failed("find", root_path, &e.into()))?;
     let mut done = PathBuf::new();
     let mut here: Option<OwnedFd> = None;
@@ -162,6 +164,16 @@ mod tests {
         let root = File::open(dir.path()).unwrap();
         assert!(step(root.as_fd(), Path::new("a")).is_ok());
         assert_eq!(step(root.as_fd(), Path::new("link")).unwrap_err(), Errno::ELOOP);
+    }
+
+    #[test]
+    fn a_volume_that_is_no_folder_has_no_parts() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+        let (host_path, within) = (pipe.join("a").to_str().unwrap().into(), pipe.to_str().unwrap().into());
+        // A pipe that is opened to be read waits for a writer.
+        assert!(open(&Mount { host_path, within, ..Mount::default() }).is_err());
     }
 
     #[test]

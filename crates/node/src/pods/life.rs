@@ -132,13 +132,18 @@ impl Pod {
         if !live.is_empty() {
             return;
         }
-        if let Some(id) = self.view.sandboxes.iter().find(|s| s.ready).map(|s| s.id.clone()) {
+        if let Some(id) = self.unstopped() {
             self.stop_sandbox(cx, id);
         } else if let Some(attempt) = plan.sandbox
             && laid_out
         {
             self.make_sandbox(cx, attempt);
         }
+    }
+
+    /// A sandbox that has not given back what it holds.
+    fn unstopped(&self) -> Option<String> {
+        self.view.sandboxes.iter().find(|s| s.ready || !self.stopped.contains(&s.id)).map(|s| s.id.clone())
     }
 
     fn stop_sandbox(&mut self, cx: &mut Cx<'_>, id: String) {
@@ -436,7 +441,7 @@ impl Pod {
         if self.start.is_some() || self.busy || !self.is_settled() || self.view.live().next().is_some() {
             return;
         }
-        if let Some(id) = self.view.sandboxes.iter().find(|s| s.ready).map(|s| s.id.clone()) {
+        if let Some(id) = self.unstopped() {
             self.stop_sandbox(cx, id);
             return;
         }
@@ -571,10 +576,12 @@ impl Pod {
             }
             (What::StopSandbox(id), Ok(_)) => {
                 self.retry.done();
-                self.mark(cx, Expect::Unready(id));
+                self.mark(cx, Expect::Unready(id.clone()));
+                self.stopped.insert(id);
             }
             (What::RemoveSandbox(id), Ok(_)) => {
                 self.retry.done();
+                self.stopped.remove(&id);
                 self.mark(cx, Expect::Gone(id));
             }
             (What::StopSandbox(_) | What::RemoveSandbox(_), Err(_)) if gone => self.mark(cx, Expect::Anything),

@@ -347,7 +347,7 @@ impl Pods {
         self.cells.get(&cell).is_some_and(|c| c.whole)
     }
 
-    /// Has what is left of pods that are gone removed: of `found`, those that no cell has bound here, that the
+    /// Has what is left of pods that are gone removed: those whose cell is gone, and of `found`, those that no cell has bound here, that the
     /// runtime does not show, and that are not being removed already. A pod that failed before it had a sandbox, or
     /// that was removed while the daemon was away, leaves nothing else behind that tells of it.
     ///
@@ -355,6 +355,13 @@ impl Pods {
     fn sweep(&mut self, found: Vec<PodName>, cells: &[CellId], fx: &mut Vec<Effect>) {
         if !self.shared.may_act() || cells.is_empty() || !cells.iter().all(|c| self.knows(*c)) {
             return;
+        }
+        // A pod that was found after a start tells its cell; that a namespace went while the daemon was away nobody
+        // tells.
+        let homeless = |p: &Pod| !p.gone && !cells.contains(&p.cell) && !self.cells.contains_key(&p.cell);
+        let homeless: Vec<_> = self.pods.iter().filter(|(_, p)| homeless(p)).map(|(uid, _)| uid.clone()).collect();
+        for uid in homeless {
+            self.gone(&uid);
         }
         let shown: BTreeSet<&str> = self.last.sandboxes.iter().map(|s| s.pod.uid.as_str()).collect();
         let left = found.into_iter().filter(|pod| {

@@ -56,6 +56,9 @@ pub(super) struct Pod {
     pub(super) condemned: BTreeMap<String, String>,
     /// It was said that its sandbox is replaced.
     pub(super) told_changed: bool,
+    /// Sandboxes that were stopped. One that merely is not ready has its addresses and ports still: it ended by itself,
+    /// or with the machine.
+    pub(super) stopped: BTreeSet<String>,
     /// Containers being removed.
     pub(super) removing: BTreeSet<String>,
     /// Its volumes in memory have been given back.
@@ -112,6 +115,7 @@ impl Pod {
             kills: BTreeMap::new(),
             condemned: BTreeMap::new(),
             told_changed: false,
+            stopped: BTreeSet::new(),
             removing: BTreeSet::new(),
             emptied: false,
             removed: false,

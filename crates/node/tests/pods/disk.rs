@@ -41,6 +41,25 @@ fn a_directory_that_outgrows_its_limit_ends_its_pod_as_the_kubelet_ends_it() {
 }
 
 #[test]
+fn a_pod_whose_namespace_went_while_the_daemon_was_away_goes_too() {
+    let mut w = World::new();
+    let uid = w.create("web", json!({"containers": [container("c", "run")]}));
+    w.wait("web", "Running");
+    // The daemon that comes back knows of another cell only.
+    for s in w.rt.sandboxes.values_mut() {
+        let cell = s.annotations.values_mut().find(|v| **v == cell().to_string()).unwrap();
+        *cell = base::CellId(base::Uid(99)).to_string();
+    }
+    w.api.objects.remove(&("pods".into(), "web".into()));
+    w.restart();
+    assert!(w.until(Duration::from_secs(60), World::knows));
+    w.go(Duration::from_secs(60));
+    assert_eq!(w.rt.running(&uid), ["c"], "nobody has said that it is gone");
+    w.step(left(&[]));
+    assert!(w.until(Duration::from_secs(60), |w| w.rt.sandboxes.is_empty()), "it is ended");
+}
+
+#[test]
 fn what_is_left_of_a_pod_that_is_gone_is_removed_once_all_cells_have_told() {
     let mut w = World::new();
     let uid = w.create("web", json!({"containers": [container("c", "run")]}));

@@ -178,6 +178,17 @@ fn after_a_reboot_pods_start_again_and_count_on() {
     assert_eq!(c["lastState"]["terminated"]["exitCode"], 255);
     assert!(w.api.reasons("web").contains(&"SandboxChanged".to_owned()));
     assert_eq!(w.rt.made_sandboxes.iter().map(|s| s.attempt).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(w.rt.holding.len(), 1, "the addresses of the first are given back");
+}
+
+#[test]
+fn a_pod_that_ended_with_the_machine_gives_its_addresses_back() {
+    let mut w = World::new();
+    w.create("once", json!({"restartPolicy": "Never", "containers": [container("c", "run")]}));
+    w.wait("once", "Running");
+    w.reboot();
+    w.wait("once", "Failed");
+    assert!(w.until(seconds(5), |w| w.rt.holding.is_empty()), "{:?}", w.rt.holding);
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub(crate) struct Running {
 pub(crate) struct Runtime {
     pub(crate) sandboxes: BTreeMap<String, SeenSandbox>,
     pub(crate) containers: BTreeMap<String, Running>,
+    /// Those that hold addresses and ports: until they are stopped or removed, whatever becomes of the machine.
+    pub(crate) holding: BTreeSet<String>,
     pub(crate) made_sandboxes: Vec<Sandbox>,
     next: u64,
     /// Images that are there.
@@ -170,6 +172,7 @@ impl Runtime {
             Op::StopSandbox { id } => {
                 let Some(s) = self.sandboxes.get_mut(id) else { return failed(Why::NotFound, "no such sandbox") };
                 s.ready = false;
+                self.holding.remove(id);
                 for c in self.containers.values_mut().filter(|c| c.seen.sandbox == *id) {
                     if matches!(c.seen.state, ContainerState::Running { .. }) {
                         end(c, now.wall, 137);
@@ -181,6 +184,7 @@ impl Runtime {
                 let Some(s) = self.sandboxes.get(id) else { return failed(Why::NotFound, "no such sandbox") };
                 assert!(!s.ready, "a sandbox is removed while it is ready");
                 self.sandboxes.remove(id);
+                self.holding.remove(id);
                 self.containers.retain(|_, c| c.seen.sandbox != *id);
                 Ok(Answer::Done)
             }
@@ -229,7 +233,10 @@ impl Runtime {
         }
         let ready = self.sandboxes.values().any(|s| s.pod == sandbox.pod && s.ready);
         assert!(!ready, "a second sandbox of one pod");
+        let holds = self.sandboxes.values().any(|s| s.pod == sandbox.pod && self.holding.contains(&s.id));
+        assert!(!holds, "a second sandbox of a pod whose first was not stopped");
         let id = self.id();
+        self.holding.insert(id.clone());
         let host = sandbox.host.network;
         let address = format!("10.42.0.{}", 1 + self.next % 250).parse().unwrap();
         self.made_sandboxes.push(sandbox.clone());
