@@ -25,7 +25,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -143,33 +143,57 @@ pub(crate) async fn answer<B: Backend>(
             Err(error) => return tracing::debug!(%error, "a client did not go through with its upgrade"),
         };
         let (uncut, cut) = watch::channel(());
+        let moved = Arc::new(AtomicU64::new(0));
+        let wire = Wire::new(wire, cut, moved.clone());
         tokio::select! {
-            () = upgrade.serve(Wire::new(wire, cut), ask, connected) => {}
+            () = upgrade.serve(wire, ask, connected) => {}
             // Whoever may not have it any more is cut off, whatever still moves its bytes.
             () = ended => return,
         }
         drop(place);
-        // What was sent last, and the good-bye, have so long to arrive.
-        tokio::time::sleep(GOODBYE_WITHIN).await;
-        drop(uncut);
+        // A person may read the last of it page by page; a client that never closes its end is not kept.
+        tokio::select! {
+            () = uncut.closed() => {}
+            () = idle(&moved, GOODBYE_WITHIN) => {}
+        }
     });
     Ok(response)
 }
 
-/// How long a client that was served has to take the rest and to close its end.
-const GOODBYE_WITHIN: Duration = Duration::from_secs(10);
+/// How long a client that was served may take nothing of what is left, and keep its end open.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(300);
+
+/// Resolves when nothing has moved for so long.
+async fn idle(moved: &AtomicU64, limit: Duration) {
+    loop {
+        let before = moved.load(Ordering::Relaxed);
+        tokio::time::sleep(limit).await;
+        if moved.load(Ordering::Relaxed) == before {
+            return;
+        }
+    }
+}
 
 /// A client's connection, which breaks when the sender of `cut` goes.
 struct Wire {
     wire: TokioIo<Upgraded>,
+    /// Counts writes that went on.
+    moved: Arc<AtomicU64>,
     cut: Pin<Box<dyn Future<Output = ()> + Send>>,
     is_cut: bool,
 }
 
 impl Wire {
-    fn new(wire: TokioIo<Upgraded>, mut cut: watch::Receiver<()>) -> Wire {
+    fn new(wire: TokioIo<Upgraded>, mut cut: watch::Receiver<()>, moved: Arc<AtomicU64>) -> Wire {
         // Nothing is ever sent: it fails once the sender is gone.
-        Wire { wire, cut: Box::pin(async move { while cut.changed().await.is_ok() {} }), is_cut: false }
+        Wire { wire, moved, cut: Box::pin(async move { while cut.changed().await.is_ok() {} }), is_cut: false }
+    }
+
+    fn count<T>(&self, written: Poll<T>) -> Poll<T> {
+        if written.is_ready() {
+            self.moved.fetch_add(1, Ordering::Relaxed);
+        }
+        written
     }
 
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -188,7 +212,8 @@ impl AsyncRead for Wire {
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.check(cx)?;
-        Pin::new(&mut self.wire).poll_write(cx, buf)
+        let written = Pin::new(&mut self.wire).poll_write(cx, buf);
+        self.count(written)
     }
 
     fn poll_write_vectored(
@@ -197,7 +222,8 @@ impl AsyncWrite for Wire {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check(cx)?;
-        Pin::new(&mut self.wire).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.wire).poll_write_vectored(cx, bufs);
+        self.count(written)
     }
 
     fn is_write_vectored(&self) -> bool {

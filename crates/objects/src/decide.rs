@@ -157,11 +157,8 @@ impl Visit<'_> {
     }
 
     fn stream(&mut self) -> Outcome<Decision> {
-        // A WebSocket begins as a GET, and to run something in a container is more than to read: as of Kubernetes 1.35
-        // both verbs are needed (feature gate AuthorizePodWebsocketUpgradeCreatePermission).
-        if self.req.verb == Verb::Get && matches!(&*self.req.subresource, "exec" | "attach" | "portforward") {
-            let create = Attributes { verb: Verb::Create.as_str().into(), ..Attributes::of(self.req) };
-            rbac::authorize(&self.req.user, &create, self.view)?;
+        if let Some(besides) = Attributes::besides(self.req) {
+            rbac::authorize(&self.req.user, &besides, self.view)?;
         }
         Ok(Decision::Stream(Stream { object: self.stored()?, subresource: self.req.subresource.clone() }))
     }

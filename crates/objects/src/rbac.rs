@@ -69,6 +69,15 @@ impl Attributes {
         }
     }
 
+    /// What a request must be allowed besides: a WebSocket begins as a GET, and to run something in a container is more
+    /// than to read. As of Kubernetes 1.35 both verbs are needed (feature gate
+    /// AuthorizePodWebsocketUpgradeCreatePermission).
+    pub fn besides(req: &Request) -> Option<Attributes> {
+        let runs = matches!(&*req.subresource, "exec" | "attach" | "portforward");
+        (runs && req.verb == Verb::Get)
+            .then(|| Attributes { verb: Verb::Create.as_str().into(), ..Attributes::of(req) })
+    }
+
     /// `verb path`: of a request that is about no resource.
     pub fn path(verb: &str, path: &str) -> Attributes {
         Attributes { verb: verb.into(), path: path.into(), ..Attributes::default() }

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 /// The one protocol.
 pub(crate) const PROTOCOL: &str = "portforward.k8s.io";
 /// Pairs of streams of which one has not come yet.
-const HALF_OPEN: usize = 64;
+const HALF_OPEN: usize = 256;
 
 /// How long connections may last whose client is gone.
 const LAST_WORDS_WITHIN: Duration = Duration::from_secs(10);
@@ -46,8 +46,9 @@ pub(crate) async fn spdy(connection: Connection, dial: Arc<dyn Dial>) {
         {
             forwarded.spawn(one(data, error, dial.clone()));
         } else if halves.len() > HALF_OPEN {
-            tracing::debug!("a port-forward client opens streams without their other halves");
-            return;
+            // Those that are whole go on.
+            tracing::debug!("a port-forward client opens streams without their other halves: one is let go");
+            halves.remove(&id);
         }
     }
     // What the client sent before it left goes to the pod, if that takes it.

@@ -11,7 +11,12 @@ use std::sync::Arc;
 /// Asks, in the name of `user` (the node's own), whether the user of `request` may make it now. It is a
 /// SubjectAccessReview, and so decided where the request was: by the cell's own roles and root's.
 pub fn question(request: &Request, user: Arc<User>) -> Option<Errand> {
-    review(&request.user, &Attributes::of(request), user)
+    review(&request.user, &about(request), user)
+}
+
+/// What is asked about: of what began with two rights, the one that says more.
+fn about(request: &Request) -> Attributes {
+    Attributes::besides(request).unwrap_or_else(|| Attributes::of(request))
 }
 
 /// Asks, in the name of `user` (the node's own), whether `who` may do this.
@@ -50,7 +55,7 @@ pub fn verdict(request: &Request, answered: Answered) -> Result<(), Box<Status>>
     if allows(answered)? {
         return Ok(());
     }
-    let a = Attributes::of(request);
+    let a = about(request);
     Err(Box::new(Status::forbidden(request.kind, &a.name, &a.refusal(&request.user))))
 }
 
