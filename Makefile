@@ -12,7 +12,7 @@ RUST := $(shell getent passwd '$(SUDO_USER)' | cut -d: -f6)
 export RUSTUP_HOME ?= $(RUST)/.rustup
 endif
 endif
-export PATH := $(RUST)/.cargo/bin:$(PATH)
+export PATH := $(PATH):$(RUST)/.cargo/bin
 export BEEMESH_TOOLS := $(CURDIR)/.run/tools
 PREFIX ?= /usr/local
 DESTDIR ?=

@@ -5,6 +5,7 @@ use crate::config::{Config, Pods};
 use crate::driver::work::Work;
 use crate::node_object;
 use crate::register::RuntimeFacts;
+use base::runtime::Why;
 use decide::pod::Resources;
 use host::cni::Network;
 use host::containerd::Registry;
@@ -86,8 +87,10 @@ async fn keep(
         }
         network_lies.tell("other machines", runtime.keep_network().await);
         let well = runtime.image_list().await;
+        // Whatever else it says, it answers.
+        let is_there = !matches!(&well, Err(why) if why.why == Why::NoRuntime);
         if let Some(node) = node.borrow_and_update().as_ref() {
-            work.node_is(facts(config, node, &runtime, well.is_ok()));
+            work.node_is(facts(config, node, &runtime, is_there));
         }
         runtime_is.send_if_modified(|known| {
             let now = match &well {
@@ -119,7 +122,7 @@ async fn keep(
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(if well.is_ok() { EVERY } else { EVERY_UNWELL }) => {}
+            () = tokio::time::sleep(if is_there { EVERY } else { EVERY_UNWELL }) => {}
             Ok(()) = node.changed() => {}
         }
     }

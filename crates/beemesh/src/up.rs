@@ -19,10 +19,10 @@ use identity::{GatewayNames, Identity, IdentityError};
 use node::cell::Found;
 use node::genesis::{self, Genesis};
 use objects::request::Config as Settings;
-use std::io;
+use std::fs::{File, TryLockError};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -106,14 +106,18 @@ pub(crate) fn run(config: Config) -> Result<()> {
 
 /// Held by whoever runs pods in this network namespace: pods' networks and the way to the API are one for all of it, and
 /// two that lay them would take them from each other. It goes with the process.
-fn the_pods_of_this_machine() -> Result<UnixListener> {
-    let name = UnixAddress::from_abstract_name("beemesh/pods").context("naming the socket of who runs pods")?;
-    match UnixListener::bind_addr(&name) {
-        Ok(held) => Ok(held),
-        Err(e) if e.kind() == io::ErrorKind::AddrInUse => bail!(
-            "another beemesh runs pods on this machine, and their networks would be in each other's way: end that one, or give --runtime none for a node that keeps cells and serves the API only. Nothing was changed"
+fn the_pods_of_this_machine() -> Result<File> {
+    let asking = "asking whether another beemesh runs pods on this machine";
+    let network = std::fs::metadata("/proc/self/ns/net").context(asking)?.ino();
+    let directory = Path::new("/run/beemesh");
+    std::fs::create_dir_all(directory).context(asking)?;
+    let lock = File::create(directory.join(format!("pods-{network}.lock"))).context(asking)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => bail!(
+            "another beemesh runs pods on this machine, and their networks would be in each other's way: end that one, or give --runtime none for a node that keeps cells and serves the API only"
         ),
-        Err(e) => Err(e).context("asking whether another beemesh runs pods on this machine"),
+        Err(TryLockError::Error(e)) => Err(e).context(asking),
     }
 }
 

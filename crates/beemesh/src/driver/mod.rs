@@ -373,6 +373,7 @@ impl Driver {
             let mut recovered = lock(&self.recovered);
             let own = [self.founding.root, self.founding.registry];
             recovered.retain(|id, _| named.contains_key(id) || own.contains(id));
+            lock(&self.failed).retain(|id, _| named.contains_key(id) || own.contains(id));
             lock(&self.parked).extract_if(.., |(cell, ..)| !recovered.contains_key(cell)).collect()
         };
         for (cell, question, ..) in asked {

@@ -113,7 +113,7 @@ impl Containerd {
             if !found.works_in(&config.root) {
                 tracing::warn!(
                     pid = found.pid(),
-                    "a containerd runs whose files were taken away from {}: it is ended, and one is begun anew",
+                    "a containerd runs whose files were taken away from {}: it is ended, and one is begun anew. What it ran goes on until the machine is started again",
                     config.root.display()
                 );
                 found.end().await;

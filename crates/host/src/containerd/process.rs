@@ -5,7 +5,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -13,8 +12,8 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
-/// Where containerd keeps what it knows, below its root.
-const DATABASE: &str = "io.containerd.metadata.v1.bolt/meta.db";
+/// Where containerd keeps what it knows, below the directory of all that is its.
+const DATABASE: &str = "root/io.containerd.metadata.v1.bolt/meta.db";
 
 /// The log is begun anew beyond this many bytes; what was there is kept once.
 const LOG_MAX: u64 = 16 << 20;
@@ -70,13 +69,15 @@ impl Process {
 
     /// Whether its database is the one below this directory. It is not if the directory was moved away under it: it
     /// goes on writing where that lies now. One that has none open yet is taken for one that will open this.
+    ///
+    /// The kernel says by which path a file that is open is reached now. Numbers of inodes would not do: file systems
+    /// in user space may give others to a file that is open and to the same file by its path.
     pub(super) fn works_in(&self, root: &Path) -> bool {
         let opened = fs::read_dir(format!("/proc/{}/fd", self.pid)).into_iter().flatten().flatten();
-        let mut databases =
-            opened.map(|fd| fd.path()).filter(|fd| fs::read_link(fd).is_ok_and(|to| is_named(&to, DATABASE)));
-        let Some(database) = databases.next() else { return true };
-        let file = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
-        file(&database) == file(&root.join(DATABASE))
+        let databases = opened.filter_map(|fd| fs::read_link(fd.path()).ok()).filter(|to| is_named(to, DATABASE));
+        let databases: Vec<PathBuf> = databases.collect();
+        let Ok(root) = fs::canonicalize(root) else { return true };
+        databases.is_empty() || databases.contains(&root.join(DATABASE))
     }
 
     /// Whether it runs; one that has ended and was not reaped does not.

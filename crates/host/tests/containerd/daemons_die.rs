@@ -133,6 +133,9 @@ async fn moved_away(node: Node) {
     let daemons = node.daemons();
     drop(pod);
     drop(runtime);
+    let runtime = node.start().await;
+    assert!(runtime.was_running(), "as long as it is where it was");
+    drop(runtime);
     std::fs::rename(node.path("data"), node.path("kept")).unwrap();
 
     let runtime = node.start().await;
