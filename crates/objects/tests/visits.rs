@@ -201,6 +201,13 @@ fn a_quota_is_exact_and_is_given_back() {
     assert!(refused.body["message"].as_str().unwrap().ends_with(
         "exceeded quota: q, requested: requests.cpu=500m, used: requests.cpu=600m, limited: requests.cpu=1"
     ));
+    let mut silent = pod("s", "0");
+    silent["spec"]["containers"][0]["resources"] = json!({});
+    let why = send(&mut m, "POST", PODS, silent.clone()).body["message"].clone();
+    assert!(why.as_str().unwrap().contains("must specify requests.cpu for: c"), "{why}");
+    silent["spec"]["resources"] = json!({"requests": {"cpu": "100m"}});
+    ok(send(&mut m, "POST", PODS, silent));
+    assert_eq!(used(&mut m)["requests.cpu"], "700m", "what a pod asks for as a whole counts");
     ok(send(&mut m, "DELETE", &format!("{MAPS}?labelSelector=!none"), Value::Null));
     assert_eq!(used(&mut m)["configmaps"], "0");
 }

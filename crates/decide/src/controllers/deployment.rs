@@ -20,6 +20,8 @@ const REVISION: &str = "deployment.kubernetes.io/revision";
 const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
 const MAX: &str = "deployment.kubernetes.io/max-replicas";
 const HASH: &str = "pod-template-hash";
+/// How long the list of revisions that a ReplicaSet has been before may become: kube-controller-manager's bound.
+const HISTORY_BYTES: usize = 2000;
 
 /// What there is beside a Deployment.
 pub struct Beside<'a> {
@@ -206,7 +208,11 @@ impl Rollout<'_> {
             let history = "deployment.kubernetes.io/revision-history";
             if have > 0 {
                 let before = text(&newest["metadata"]["annotations"][history]);
-                let seen = if before.is_empty() { have.to_string() } else { format!("{before},{have}") };
+                let mut seen = if before.is_empty() { have.to_string() } else { format!("{before},{have}") };
+                // The oldest go first.
+                while seen.len() > HISTORY_BYTES {
+                    seen = seen.split_once(',').map(|(_, rest)| rest.to_owned()).unwrap_or_default();
+                }
                 updated["metadata"]["annotations"][history] = json!(seen);
             }
             updated["metadata"]["annotations"][REVISION] = json!(revision.to_string());

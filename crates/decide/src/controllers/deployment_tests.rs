@@ -149,6 +149,21 @@ fn a_broken_template_stops_the_rollout_and_is_reported_at_its_deadline() {
 }
 
 #[test]
+fn the_list_of_revisions_forgets_the_oldest() {
+    let mut w = World::new(1, rolling(json!(1), json!(0)));
+    w.settle();
+    for flip in 0..1200 {
+        w.image(if flip % 2 == 0 { "v2" } else { "v1" });
+        w.settle();
+    }
+    let last = w.deployment["metadata"]["annotations"][REVISION].as_str().unwrap().to_owned();
+    assert_eq!(last, "1201");
+    let history = w.sets[0]["metadata"]["annotations"]["deployment.kubernetes.io/revision-history"].as_str().unwrap();
+    assert!((1900..=2000).contains(&history.len()), "{}", history.len());
+    assert!(history.ends_with(",1197,1199"), "{history}");
+}
+
+#[test]
 fn recreate_removes_every_old_pod_before_the_first_new_one() {
     let mut w = World::new(3, json!({"type": "Recreate"}));
     w.settle();

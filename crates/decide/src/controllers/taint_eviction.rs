@@ -13,13 +13,14 @@ use std::time::Duration;
 
 /// What is to become of a pod on a node with these taints.
 ///
-/// How long a taint is tolerated counts from its `timeAdded`.
+/// How long a taint is tolerated counts from its `timeAdded`, or from when the pod was bound if that was later: who comes
+/// to a node that has been tainted for long has its time like everybody.
 pub fn plan(pod: &Tree, taints: &[Tree], now: Wall) -> Plan {
     let mut plan = Plan::default();
     if is_terminating(pod) || is_finished(pod) {
         return plan;
     }
-    let ends = taints.iter().filter(|t| t["effect"] == "NoExecute").filter_map(|t| end(&pod["spec"], t, now));
+    let ends = taints.iter().filter(|t| t["effect"] == "NoExecute").filter_map(|t| end(pod, t, now));
     let Some((at, key)) = ends.min() else { return plan };
     if at > now {
         plan.look_again(at);
@@ -39,12 +40,16 @@ pub fn plan(pod: &Tree, taints: &[Tree], now: Wall) -> Plan {
 }
 
 /// When the pod is to go because of a taint, if ever.
-fn end<'a>(spec: &Tree, taint: &'a Tree, now: Wall) -> Option<(Wall, &'a str)> {
+fn end<'a>(pod: &Tree, taint: &'a Tree, now: Wall) -> Option<(Wall, &'a str)> {
     let key = text(&taint["key"]);
-    let Some(toleration) = tolerated_by(spec, taint) else { return Some((now, key)) };
+    let Some(toleration) = tolerated_by(&pod["spec"], taint) else { return Some((now, key)) };
     let seconds = toleration["tolerationSeconds"].as_i64()?;
-    let added = taint["timeAdded"].as_str().and_then(Wall::parse_rfc3339).unwrap_or(now);
-    Some((added + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)), key))
+    let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+    let mut bound = conditions.filter(|c| c["type"] == "PodScheduled" && c["status"] == "True");
+    let time = |t: &Tree| t.as_str().and_then(Wall::parse_rfc3339);
+    let bound = bound.next().and_then(|c| time(&c["lastTransitionTime"]));
+    let from = time(&taint["timeAdded"]).unwrap_or(now).max(bound.unwrap_or_default());
+    Some((from + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)), key))
 }
 
 #[cfg(test)]
@@ -95,6 +100,16 @@ mod tests {
             };
             assert_eq!(got, want, "{tolerations} {taints:?}");
         }
+    }
+
+    #[test]
+    fn who_comes_to_a_node_that_is_tainted_has_its_time_there() {
+        let mut pod = pod(json!([{"key": "a", "operator": "Exists", "tolerationSeconds": 300}]));
+        pod["status"]["conditions"] =
+            json!([{"type": "PodScheduled", "status": "True", "lastTransitionTime": ago(100)}]);
+        let p = plan(&pod, &[json!({"key": "a", "effect": "NoExecute", "timeAdded": ago(9999)})], NOW);
+        assert!(p.actions.is_empty());
+        assert_eq!(p.again.unwrap().since(NOW).as_secs(), 200);
     }
 
     #[test]

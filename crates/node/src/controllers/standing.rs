@@ -189,7 +189,7 @@ impl Controllers {
         }
         let view = Reader { objects, bundle: &self.bundle };
         let mut counted = tree.clone();
-        counted["status"] = resource_quota::recount(&tree, &view, self.now.wall);
+        counted["status"] = resource_quota::recount(&tree, &view);
         if counted == tree {
             return Plan::default();
         }

@@ -13,9 +13,8 @@ use crate::kinds::{KINDS, Kind, by_resource};
 use crate::record::{Key, Stored};
 use crate::request::View;
 use crate::status::Status;
-use base::{Quantity, Wall};
+use base::Quantity;
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 const QUOTA: &str = "ResourceQuota";
 
@@ -28,7 +27,6 @@ pub(super) fn charge(visit: &mut Visit<'_>, new: Option<&Tree>, old: Option<&Tre
     if !visit.kind.namespaced || visit.kind.storage == QUOTA && new.is_none() {
         return Ok(Vec::new());
     }
-    let now = visit.env.now;
     let mut writes = Vec::new();
     let quotas: Vec<(std::sync::Arc<str>, Stored)> = visit.view.list(QUOTA, None).collect();
     let name = new.or(old).map(|o| o.at("metadata").text("name")).unwrap_or_default().to_owned();
@@ -39,17 +37,19 @@ pub(super) fn charge(visit: &mut Visit<'_>, new: Option<&Tree>, old: Option<&Tre
         let mut quota = visit.charged.get(&quota_name).cloned().unwrap_or_else(|| stored.tree());
         let hard = amounts::of(quota.at("spec").at("hard"));
         let counted = |o: Option<&Tree>| match o {
-            Some(o) if in_scope(&quota, visit.kind, o, now) => limited(usage(visit.kind, o, now), &hard),
+            Some(o) if in_scope(&quota, visit.kind, o) => limited(usage(visit.kind, o), &hard),
             _ => Amounts::new(),
         };
         let (before, after) = (counted(old), counted(new));
+        if let (None, Some(new)) = (old, new)
+            && in_scope(&quota, visit.kind, new)
+        {
+            constraints(visit, &quota, &hard, new, &name)?;
+        }
         if before == after {
             continue;
         }
-        if old.is_none() {
-            constraints(visit, &quota, &hard, new.unwrap_or(&Tree::Null), &name)?;
-        }
-        let mut used = used_of(&quota, &hard, visit.view, now);
+        let mut used = used_of(&quota, &hard, visit.view);
         let (mut over, mut asked) = (BTreeSet::new(), Amounts::new());
         for resource in before.keys().chain(after.keys()).cloned().collect::<BTreeSet<String>>() {
             let of = |a: &Amounts| a.get(&resource).copied().unwrap_or(Quantity::ZERO);
@@ -95,22 +95,22 @@ pub(super) fn charge(visit: &mut Visit<'_>, new: Option<&Tree>, old: Option<&Tre
 
 /// What a quota's status shall be, counted anew over a namespace: for a quota that is new or whose bounds
 /// have changed.
-pub fn recount(quota: &Tree, view: &dyn View, now: Wall) -> Tree {
+pub fn recount(quota: &Tree, view: &dyn View) -> Tree {
     let hard = amounts::of(quota.at("spec").at("hard"));
-    let used = count(quota, &hard, view, now);
+    let used = count(quota, &hard, view);
     serde_json::json!({"hard": amounts::to_tree(&hard), "used": amounts::to_tree(&used)})
 }
 
 /// What is used of each bounded resource: as the status says, and counted where it does not say.
-fn used_of(quota: &Tree, hard: &Amounts, view: &dyn View, now: Wall) -> Amounts {
+fn used_of(quota: &Tree, hard: &Amounts, view: &dyn View) -> Amounts {
     let said = amounts::of(quota.at("status").at("used"));
     if hard.keys().all(|k| said.contains_key(k)) {
         return limited(said, hard);
     }
-    count(quota, hard, view, now)
+    count(quota, hard, view)
 }
 
-fn count(quota: &Tree, hard: &Amounts, view: &dyn View, now: Wall) -> Amounts {
+fn count(quota: &Tree, hard: &Amounts, view: &dyn View) -> Amounts {
     let mut used: Amounts = hard.keys().map(|k| (k.clone(), Quantity::ZERO)).collect();
     let mut seen = BTreeSet::new();
     for kind in KINDS.iter().filter(|k| k.namespaced && interests(k, hard)) {
@@ -119,8 +119,8 @@ fn count(quota: &Tree, hard: &Amounts, view: &dyn View, now: Wall) -> Amounts {
         }
         for (_, stored) in view.list(kind.storage, None) {
             let obj = stored.tree();
-            if in_scope(quota, kind, &obj, now) {
-                amounts::add(&mut used, &limited(usage(kind, &obj, now), hard));
+            if in_scope(quota, kind, &obj) {
+                amounts::add(&mut used, &limited(usage(kind, &obj), hard));
             }
         }
     }
@@ -146,14 +146,14 @@ fn limited(mut all: Amounts, hard: &Amounts) -> Amounts {
 }
 
 /// What one object uses, of everything a quota can bound.
-fn usage(kind: &Kind, obj: &Tree, now: Wall) -> Amounts {
+fn usage(kind: &Kind, obj: &Tree) -> Amounts {
     let one = Quantity::new(1, base::quantity::Format::DecimalSi);
     let mut out = Amounts::from([(counter(kind), one)]);
     if kind.group.is_empty() && COUNTED.contains(&kind.plural) {
         out.insert(kind.plural.into(), one);
     }
     match kind.storage {
-        "Pod" if !is_over(obj, now) => {
+        "Pod" if !is_over(obj) => {
             out.insert("pods".into(), one);
             for (k, v) in amounts::of_pod(obj.at("spec"), "requests") {
                 if matches!(k.as_str(), "cpu" | "memory" | "ephemeral-storage") || k.starts_with("hugepages-") {
@@ -201,22 +201,15 @@ fn usage(kind: &Kind, obj: &Tree, now: Wall) -> Amounts {
     out
 }
 
-/// A pod that has ended, or whose grace has run out, uses nothing any more.
-fn is_over(pod: &Tree, now: Wall) -> bool {
-    if matches!(pod.at("status").text("phase"), "Succeeded" | "Failed") {
-        return true;
-    }
-    let meta = pod.at("metadata");
-    let deletion = meta.at("deletionTimestamp").as_str().and_then(Wall::parse_rfc3339);
-    match (deletion, meta.int("deletionGracePeriodSeconds")) {
-        (Some(at), Some(grace)) => now > at + Duration::from_secs(grace.unsigned_abs()),
-        _ => false,
-    }
+/// A pod that has ended uses nothing any more. One whose grace has run out does until it has: Kubernetes counts anew now
+/// and then and may leave it out; a count that each write carries on must see what it saw before.
+fn is_over(pod: &Tree) -> bool {
+    matches!(pod.at("status").text("phase"), "Succeeded" | "Failed")
 }
 
 /// Whether a quota's scopes, all of them, hold for an object. Scopes other than VolumeAttributesClass
 /// speak of pods only.
-fn in_scope(quota: &Tree, kind: &Kind, obj: &Tree, _now: Wall) -> bool {
+fn in_scope(quota: &Tree, kind: &Kind, obj: &Tree) -> bool {
     let spec = quota.at("spec");
     let plain = spec.list("scopes").iter().map(|s| (tree::text(s), "Exists", &[][..]));
     let selected = spec
@@ -277,6 +270,10 @@ fn constraints(visit: &Visit<'_>, quota: &Tree, hard: &Amounts, obj: &Tree, name
         return Ok(());
     }
     let spec = obj.at("spec");
+    // What the pod as a whole asks for is counted, whatever its containers say.
+    if ["requests", "limits"].iter().any(|w| spec.at("resources").at(w).as_object().is_some_and(|m| !m.is_empty())) {
+        return Ok(());
+    }
     let mut missing = Vec::new();
     for resource in hard.keys() {
         let (which, plain) = match resource.as_str() {
@@ -316,7 +313,7 @@ mod tests {
         let kind = by_resource("", "v1", "pods").unwrap();
         let mut pod = json!({"metadata": {}, "spec": {"containers": [
             {"resources": {"requests": {"cpu": "1", "x.y/gpu": "2"}, "limits": {"memory": "1Gi"}}}]}});
-        let u = usage(kind, &pod, Wall(0));
+        let u = usage(kind, &pod);
         let show = |k: &str| u.get(k).map(Quantity::to_string);
         for (k, v) in [
             ("pods", "1"),
@@ -328,8 +325,10 @@ mod tests {
         ] {
             assert_eq!(show(k).as_deref(), Some(v), "{k}");
         }
+        pod["metadata"] = json!({"deletionTimestamp": "2020-01-01T00:00:00Z", "deletionGracePeriodSeconds": 1});
+        assert_eq!(usage(kind, &pod), u, "what was charged for it is given back when it has ended");
         pod["status"] = json!({"phase": "Succeeded"});
-        assert_eq!(usage(kind, &pod, Wall(0)).into_keys().collect::<Vec<_>>(), ["count/pods"]);
+        assert_eq!(usage(kind, &pod).into_keys().collect::<Vec<_>>(), ["count/pods"]);
     }
 
     #[test]
@@ -346,9 +345,9 @@ mod tests {
             (json!(["NotTerminating", "BestEffort"]), high.clone(), true),
             (json!(["NotBestEffort"]), high, false),
         ] {
-            assert_eq!(in_scope(&quota(scopes.clone(), expressions), pods, &pod, Wall(0)), want, "{scopes}");
+            assert_eq!(in_scope(&quota(scopes.clone(), expressions), pods, &pod), want, "{scopes}");
         }
-        assert!(!in_scope(&quota(json!(["BestEffort"]), json!([])), maps, &json!({}), Wall(0)));
-        assert!(in_scope(&quota(json!([]), json!([])), maps, &json!({}), Wall(0)));
+        assert!(!in_scope(&quota(json!(["BestEffort"]), json!([])), maps, &json!({})));
+        assert!(in_scope(&quota(json!([]), json!([])), maps, &json!({})));
     }
 }
