@@ -251,8 +251,13 @@ impl ClusterPolicy {
     ) -> ClusterPolicy {
         let name = |t: &Tree| t["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let all: Vec<&Tree> = roles.collect();
-        let roles =
-            all.iter().map(|r| (name(r), Arc::new(aggregated(r, &all).unwrap_or_else(|| Rule::all(r))))).collect();
+        let mut rules = aggregated(&all);
+        let of = |r: &&Tree| {
+            let name = name(r);
+            let rules = rules.remove(&name).unwrap_or_else(|| Rule::all(r));
+            (name, Arc::new(rules))
+        };
+        let roles = all.iter().map(of).collect();
         let bindings = bindings
             .map(|b| Binding {
                 name: name(b),
@@ -321,7 +326,7 @@ pub fn reason(user: &User, a: &Attributes, view: &dyn View) -> Option<String> {
         let b = stored.tree();
         let subjects = Subject::all(&b, &a.namespace);
         if let Some(s) = subjects.iter().find(|s| s.is(user))
-            && rules_of_ref(&b["roleRef"], view).iter().any(|r| r.allows(a))
+            && rules_of_ref(&b["roleRef"], view).iter().flatten().any(|r| r.allows(a))
         {
             return Some(format!(
                 "RBAC: allowed by RoleBinding {} of {} {} to {s}",
@@ -368,17 +373,18 @@ fn namespace_rules(user: &User, namespace: &str, view: &dyn View) -> Vec<Rule> {
     for (_, stored) in view.list(ROLE_BINDING, None) {
         let b = stored.tree();
         if Subject::all(&b, namespace).iter().any(|s| s.is(user)) {
-            out.extend(rules_of_ref(&b["roleRef"], view));
+            out.extend(rules_of_ref(&b["roleRef"], view).into_iter().flatten());
         }
     }
     out
 }
 
-fn rules_of_ref(role_ref: &Tree, view: &dyn View) -> Vec<Rule> {
+/// The rules of a role that is referred to, if it is there.
+fn rules_of_ref(role_ref: &Tree, view: &dyn View) -> Option<Vec<Rule>> {
     let name = role_ref["name"].as_str().unwrap_or_default();
     match role_ref["kind"].as_str() {
-        Some("ClusterRole") => view.shared().policy().role(name).map(<[Rule]>::to_vec).unwrap_or_default(),
-        _ => view.get(ROLE, name).map(|s| Rule::all(&s.tree())).unwrap_or_default(),
+        Some("ClusterRole") => view.shared().policy().role(name).map(<[Rule]>::to_vec),
+        _ => view.get(ROLE, name).map(|s| Rule::all(&s.tree())),
     }
 }
 

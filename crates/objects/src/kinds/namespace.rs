@@ -49,6 +49,17 @@ impl Rules for Namespace {
         }
     }
 
+    fn warnings(&self, new: &Tree, old: Option<&Tree>, out: &mut Vec<String>) {
+        let name = "pod-security.kubernetes.io/enforce";
+        let level = |obj: &Tree| obj.at("metadata").at("labels").text(name).to_owned();
+        let asked = level(new);
+        if !asked.is_empty() && asked != "privileged" && old.is_none_or(|o| level(o) != asked) {
+            out.push(format!(
+                "metadata.labels[{name}]: this API server has no PodSecurity admission: pods are not held to it"
+            ));
+        }
+    }
+
     fn validate(&self, obj: &Tree, _cx: &Context<'_>, errs: &mut Vec<FieldError>) {
         let spec = Path::Root.child("spec");
         for finalizer in obj.at("spec").list("finalizers") {

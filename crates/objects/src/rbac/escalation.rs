@@ -2,7 +2,7 @@
 
 use super::{Attributes, Rule, allowed, has, path_matches, resource_matches, rules_for, rules_of_ref};
 use crate::Tree;
-use crate::kinds::Kind;
+use crate::kinds::{KINDS, Kind};
 use crate::request::{User, View};
 use crate::status::{Status, quote};
 
@@ -10,7 +10,7 @@ use crate::status::{Status, quote};
 /// (`bind`). `new` and `old` are the objects of an RBAC write, after defaulting.
 ///
 /// # Errors
-/// 403 naming every permission that is missing.
+/// 403 naming every permission that is missing; 404 if the role to be bound is not there.
 pub fn check_escalation(
     kind: &Kind,
     new: &Tree,
@@ -65,7 +65,11 @@ pub fn check_escalation(
             if may("bind", plural, role) {
                 return Ok(());
             }
-            rules_of_ref(&new["roleRef"], view)
+            // Whoever may not bind whatever it will be binds what is there.
+            rules_of_ref(&new["roleRef"], view).ok_or_else(|| {
+                let referred = KINDS.iter().find(|k| k.group == kind.group && k.plural == plural);
+                Status::not_found(referred.unwrap_or(kind), role)
+            })?
         }
     };
     let have = rules_for(user, namespace, view);
