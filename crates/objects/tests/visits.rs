@@ -269,6 +269,9 @@ fn a_pod_is_bound_once_and_evicted_within_its_budget() {
     assert!(left["status"]["disruptedPods"]["p"].is_string(), "{left}");
     let going = ok(send(&mut m, "GET", &format!("{PODS}/p"), Value::Null));
     assert_eq!(going["metadata"]["deletionGracePeriodSeconds"], 30);
+    let conditions = going["status"]["conditions"].as_array().unwrap();
+    let why = conditions.iter().find(|c| c["type"] == "DisruptionTarget").unwrap();
+    assert_eq!((&why["status"], &why["reason"]), (&json!("True"), &json!("EvictionByEvictionAPI")));
     ok(send(
         &mut m,
         "DELETE",
@@ -304,6 +307,21 @@ fn nobody_grants_what_they_do_not_have() {
     let text = refused.body["message"].as_str().unwrap();
     let missing = "is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"secrets\"], Verbs:[\"get\", \"list\"]}";
     assert!(text.contains(missing), "{text}");
+    // What is not there (yet) may come to be anything.
+    ok(send(&mut m, "POST", roles, role("binder", "rolebindings", json!(["create"]))));
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/namespaces/a/rolebindings";
+    let binding = |name: &str, kind: &str, role: &str| {
+        json!({"kind": "RoleBinding", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
+            "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "eve"}]})
+    };
+    ok(send(&mut m, "POST", bindings, binding("binder", "Role", "binder")));
+    for (kind, plural) in [("ClusterRole", "clusterroles"), ("Role", "roles")] {
+        let refused = send_as(&mut m, &eve, "POST", bindings, binding("early", kind, "later"));
+        let text = format!("{plural}.rbac.authorization.k8s.io \"later\" not found");
+        assert_eq!((refused.status, refused.body["message"].as_str()), (404, Some(&*text)));
+    }
+    ok(send_as(&mut m, &eve, "POST", bindings, binding("own", "Role", "reader")));
     assert_eq!(send_as(&mut m, &eve, "GET", MAPS, Value::Null).status, 403);
     assert_eq!(send_as(&mut m, &eve, "GET", &format!("{MAPS}/kube-root-ca.crt"), Value::Null).status, 200);
 }
@@ -355,6 +373,57 @@ fn services_get_addresses_and_ports_nobody_else_has() {
 }
 
 #[test]
+fn a_service_keeps_its_node_ports_and_has_no_families_nobody_serves() {
+    let mut m = mesh();
+    let services = "/api/v1/namespaces/a/services";
+    let service = |name: &str, spec: Value| json!({"kind": "Service", "apiVersion": "v1", "metadata": {"name": name}, "spec": spec});
+    let ports = json!([{"name": "dns", "port": 53, "targetPort": 53, "protocol": "UDP"},
+        {"name": "tcp", "port": 53, "targetPort": 53, "protocol": "TCP"}]);
+    let made = ok(send(&mut m, "POST", services, service("dns", json!({"type": "NodePort", "ports": ports}))));
+    let node = |s: &Tree, i: usize| s["spec"]["ports"][i]["nodePort"].as_i64().unwrap();
+    assert_eq!(node(&made, 0), node(&made, 1), "one port over two protocols");
+
+    let port = |port: u16| json!({"type": "NodePort", "ports": [{"port": port, "targetPort": 80, "protocol": "TCP"}]});
+    let made = ok(send(&mut m, "POST", services, service("web", port(80))));
+    let moved = ok(send(&mut m, "PUT", &format!("{services}/web"), service("web", port(8080))));
+    assert_eq!((node(&moved, 0), &moved["spec"]["ports"][0]["port"]), (node(&made, 0), &json!(8080)));
+
+    let port = json!([{"port": 80, "targetPort": 80, "protocol": "TCP"}]);
+    for (spec, why) in [
+        (
+            json!({"ipFamilies": ["IPv6"], "ports": port}),
+            "spec.ipFamilies[0]: Invalid value: \"IPv6\": not configured on this cluster",
+        ),
+        (
+            json!({"ipFamilyPolicy": "RequireDualStack", "ports": port}),
+            "this cluster is not configured for dual-stack services",
+        ),
+        (json!({"clusterIP": "10.43.0.1", "ports": port}), "provided IP is already allocated"),
+    ] {
+        let refused = send(&mut m, "POST", services, service("none", spec));
+        assert_eq!(refused.status, 422);
+        assert!(refused.body["message"].as_str().unwrap().contains(why), "{}", refused.body);
+    }
+    ok(send(&mut m, "POST", services, service("like", json!({"ipFamilyPolicy": "PreferDualStack", "ports": port}))));
+}
+
+#[test]
+fn an_update_means_the_object_it_names() {
+    let mut m = mesh();
+    let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    let role = json!({"kind": "ClusterRole", "apiVersion": "rbac.authorization.k8s.io/v1",
+        "metadata": {"name": "r", "namespace": "a"}, "rules": []});
+    let made = ok(send(&mut m, "POST", roles, role.clone()));
+    let again = ok(send(&mut m, "PUT", &format!("{roles}/r"), role));
+    assert_eq!((&again["metadata"]["uid"], again["metadata"].get("namespace")), (&made["metadata"]["uid"], None));
+    ok(send(&mut m, "DELETE", &format!("{roles}/r"), Value::Null));
+    let mut gone = made;
+    gone["metadata"]["resourceVersion"] = Value::Null;
+    let refused = send(&mut m, "PUT", &format!("{roles}/r"), gone);
+    assert_eq!((refused.status, &refused.body["reason"]), (409, &json!("Conflict")), "it is not made anew");
+}
+
+#[test]
 fn a_namespace_that_is_going_takes_nothing_new() {
     let mut m = mesh();
     let gone = ok(send(&mut m, "DELETE", "/api/v1/namespaces/a", Value::Null));
@@ -387,6 +456,26 @@ fn a_role_that_aggregates_changes_with_what_it_aggregates() {
     assert!(has(&mut m, "hives") && !has(&mut m, "bees"));
     ok(send(&mut m, "DELETE", &format!("{roles}/bees"), Value::Null));
     assert!(!has(&mut m, "hives"));
+}
+
+#[test]
+fn what_a_role_loses_all_lose_that_have_it_through_others() {
+    let mut m = mesh();
+    let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    let to = |role: &str| format!("rbac.authorization.k8s.io/aggregate-to-{role}");
+    let bees = json!({"kind": "ClusterRole", "apiVersion": "rbac.authorization.k8s.io/v1",
+        "metadata": {"name": "bees", "labels": {to("view"): "true", to("edit"): "true"}},
+        "rules": [{"verbs": ["get"], "apiGroups": ["bees.io"], "resources": ["bees"]}]});
+    let have = |m: &mut Mesh| {
+        ["view", "edit", "admin"].map(|name| {
+            let role = ok(send(m, "GET", &format!("{roles}/{name}"), Value::Null));
+            role["rules"].as_array().unwrap().iter().any(|r| r["resources"] == json!(["bees"]))
+        })
+    };
+    ok(send(&mut m, "POST", roles, bees));
+    assert_eq!(have(&mut m), [true; 3]);
+    ok(send(&mut m, "DELETE", &format!("{roles}/bees"), Value::Null));
+    assert_eq!(have(&mut m), [false; 3]);
 }
 
 fn apply(mesh: &mut Mesh, path: &str, body: Value) -> Response {

@@ -10,7 +10,7 @@ use crate::decide::{Visit, remix};
 use crate::kinds::tree::{self, Fields};
 use crate::status::{Status, invalid};
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 /// The range Kubernetes names when a port is outside it.
@@ -34,10 +34,35 @@ pub(super) fn allocate(visit: &Visit<'_>, service: &mut Tree, old: Option<&Tree>
         return Ok(());
     }
     let name = service.at("metadata").text("name").to_owned();
+    check_families(visit, service, old)?;
     let others: Vec<Tree> =
         visit.view.list("Service", None).filter(|(n, _)| **n != *name).map(|(_, s)| s.tree()).collect();
     address(visit, service, old, &others)?;
     ports(visit, service, old, &others)
+}
+
+/// 422 for what a mesh whose services have IPv4 addresses only does not have. A headless service without a selector has
+/// none that would be given, and may say what it likes.
+fn check_families(visit: &Visit<'_>, service: &Tree, old: Option<&Tree>) -> Outcome<()> {
+    let spec = service.at("spec");
+    let was = old.map_or(&Tree::Null, |o| o.at("spec"));
+    let same = |name: &str| old.is_some() && tree::same(spec.at(name), was.at(name));
+    if spec.text("clusterIP") == "None" && spec.at("selector").as_object().is_none_or(|s| s.is_empty()) {
+        return Ok(());
+    }
+    let mut errs = Vec::new();
+    if spec.text("ipFamilyPolicy") == "RequireDualStack" && !same("ipFamilyPolicy") {
+        let why = "this cluster is not configured for dual-stack services";
+        errs.push(invalid("spec.ipFamilyPolicy", spec.at("ipFamilyPolicy"), why));
+    }
+    if !same("ipFamilies") {
+        let others = spec.list("ipFamilies").iter().enumerate().filter(|(_, f)| *f != "IPv4");
+        errs.extend(others.map(|(i, f)| invalid(format!("spec.ipFamilies[{i}]"), f, "not configured on this cluster")));
+    }
+    if errs.is_empty() {
+        return Ok(());
+    }
+    Err(Box::new(Status::invalid(visit.kind, service.at("metadata").text("name"), &errs)))
 }
 
 fn address(visit: &Visit<'_>, service: &mut Tree, old: Option<&Tree>, others: &[Tree]) -> Outcome<()> {
@@ -68,7 +93,7 @@ fn address(visit: &Visit<'_>, service: &mut Tree, old: Option<&Tree>, others: &[
             let inside = ip.parse::<Ipv4Addr>().is_ok_and(|a| u32::from(a) & mask == network & mask);
             let why = if !inside {
                 "the provided network does not match the current range"
-            } else if used.contains(ip) {
+            } else if used.contains(ip) || (ip == first_of(network, mask) && !is_the_api(service)) {
                 "provided IP is already allocated"
             } else {
                 ""
@@ -86,6 +111,16 @@ fn address(visit: &Visit<'_>, service: &mut Tree, old: Option<&Tree>, others: &[
     }
     tree::set(spec, "clusterIP", chosen);
     Ok(())
+}
+
+/// The address of the API's own service, which is told to every container as soon as it begins.
+fn first_of(network: u32, mask: u32) -> String {
+    Ipv4Addr::from((network & mask) + 1).to_string()
+}
+
+fn is_the_api(service: &Tree) -> bool {
+    let meta = service.at("metadata");
+    (meta.text("namespace"), meta.text("name")) == ("default", "kubernetes")
 }
 
 fn ports(visit: &Visit<'_>, service: &mut Tree, old: Option<&Tree>, others: &[Tree]) -> Outcome<()> {
@@ -132,9 +167,22 @@ fn ports(visit: &Visit<'_>, service: &mut Tree, old: Option<&Tree>, others: &[Tr
         }
     };
     if wanted {
+        // A port that is served over several protocols is one port of the node, too.
+        let mut of_port: BTreeMap<i64, i64> = BTreeMap::new();
+        for p in spec.list("ports") {
+            if let (Some(port), Some(node)) = (p.int("port"), p.int("nodePort").filter(|n| *n != 0)) {
+                of_port.entry(port).or_insert(node);
+            }
+        }
         for (i, p) in tree::items(spec, "ports").iter_mut().enumerate() {
             if p.int("nodePort").unwrap_or(0) == 0 {
-                tree::set(p, "nodePort", next(i as u64)?);
+                let port = p.int("port").unwrap_or(0);
+                let node = match of_port.get(&port) {
+                    Some(node) => *node,
+                    None => next(i as u64)?,
+                };
+                of_port.insert(port, node);
+                tree::set(p, "nodePort", node);
             }
         }
     }

@@ -133,8 +133,19 @@ impl Visit<'_> {
         let budget = self.spend_budget(&name, &pod)?;
         let answer = self.succeeded();
         let mut decision = self.delete_with(&options, Some(answer))?;
-        if let (Decision::Commit(plan), Some(write)) = (&mut decision, budget) {
-            plan.writes.push(write);
+        if let Decision::Commit(plan) = &mut decision {
+            let key = self.key(&name);
+            if let Some(pod) = plan.writes.iter_mut().find(|w| w.key == key).and_then(|w| w.tree.as_mut()) {
+                // Whoever looks afterwards tells an eviction from a failure.
+                let (now, generation) = (self.env.now.rfc3339(), pod.at("metadata").int("generation"));
+                set_condition(pod, "DisruptionTarget", "True", &now, generation);
+                let conditions = tree::items(tree::child(pod, "status"), "conditions");
+                for c in conditions.iter_mut().filter(|c| c.text("type") == "DisruptionTarget") {
+                    tree::set(c, "reason", "EvictionByEvictionAPI");
+                    tree::set(c, "message", "Eviction API: evicting");
+                }
+            }
+            plan.writes.extend(budget);
         }
         Ok(decision)
     }

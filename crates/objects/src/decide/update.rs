@@ -21,14 +21,21 @@ impl Visit<'_> {
         let stored = match self.stored() {
             Ok(s) => s,
             Err(_) if self.req.subresource.is_empty() && creates_on_update(self.kind) => {
+                // Who names an object means that one: it is gone, and another is not made in its place.
+                self.check_uid(&obj, "")?;
                 let req = Request { verb: Verb::Create, ..self.req.clone() };
                 rbac::authorize(&self.req.user, &Attributes::of(&req), self.view)?;
                 return self.create_object(obj, true);
             }
             Err(e) => return Err(e),
         };
+        self.check_uid(&obj, &stored.meta.uid.to_string())?;
+        self.change(stored, obj, true)
+    }
+
+    /// 409 if the object names another uid than its `own`.
+    fn check_uid(&self, obj: &Tree, own: &str) -> Outcome<()> {
         let uid = obj.at("metadata").text("uid");
-        let own = stored.meta.uid.to_string();
         if !uid.is_empty() && uid != own {
             // Kubernetes answers with its storage's own words, key and all.
             let group = if self.kind.group.is_empty() { String::new() } else { format!("{}/", self.kind.group) };
@@ -40,7 +47,7 @@ impl Visit<'_> {
             );
             return Err(Box::new(Status::conflict(self.kind, self.name(), &why)));
         }
-        self.change(stored, obj, true)
+        Ok(())
     }
 
     /// Turns a stored object into `new`, which is decoded and defaulted: checks revisions, prepares,
@@ -53,6 +60,10 @@ impl Visit<'_> {
             let meta = tree::child(&mut new, "metadata");
             for f in ["resourceVersion", "creationTimestamp", "selfLink"] {
                 tree::keep(meta, old, f);
+            }
+            if !self.kind.namespaced {
+                // As at its creation: there it has none, whatever is said.
+                tree::remove(meta, "namespace");
             }
             for f in ["uid", "namespace"] {
                 if meta.text(f).is_empty() {

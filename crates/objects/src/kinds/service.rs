@@ -195,8 +195,9 @@ fn patch_allocated(spec: &mut Tree, was: &Tree) {
     if ports(was) && ports(spec) {
         let mut used: BTreeSet<i64> = spec.list("ports").iter().filter_map(|p| p.int("nodePort")).collect();
         for port in tree::items(spec, "ports") {
-            let key = |p: &Tree| (p.text("protocol").to_owned(), p.int("port"));
-            let before = was.list("ports").iter().find(|p| key(p) == key(port)).and_then(|p| p.int("nodePort"));
+            // A port is known by its name: its number may be what was changed.
+            let same = |p: &&Tree| p.text("name") == port.text("name");
+            let before = was.list("ports").iter().find(same).and_then(|p| p.int("nodePort"));
             if let Some(before) = before.filter(|_| port.int("nodePort").unwrap_or(0) == 0)
                 && used.insert(before)
             {
