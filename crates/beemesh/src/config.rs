@@ -3,13 +3,11 @@
 use crate::cli::{Runtime, Up};
 use crate::mesh;
 use anyhow::{Context, Result, bail};
+use host::containerd::SOCKET_BYTES;
 use objects::kinds::names;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-
-/// How long a socket's path may be: unix(7), `sun_path` but for its end.
-const SOCKET_BYTES: usize = 107;
 
 /// A node's configuration.
 #[derive(Clone, Debug)]

@@ -9,6 +9,7 @@ use crate::rbac::ClusterPolicy;
 pub use crate::record::{Key, Meta, Stored};
 use base::{RequestId, Revision, Uid, Wall};
 use bytes::Bytes;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 /// Who asks, as authentication found it.
@@ -241,6 +242,13 @@ pub struct Config {
     pub service_network: (u32, u8),
     /// Node ports this cell may hand out by itself, first and last.
     pub node_port_block: (u16, u16),
+}
+
+impl Config {
+    /// The address of the API's own service, the first of all: it is told to every container as soon as it begins.
+    pub fn api_address(&self) -> Ipv4Addr {
+        Ipv4Addr::from(self.service_network.0.wrapping_add(1))
+    }
 }
 
 impl Default for Config {

@@ -35,6 +35,7 @@ fn ok(r: Response) -> Tree {
 
 const MAPS: &str = "/api/v1/namespaces/a/configmaps";
 const PODS: &str = "/api/v1/namespaces/a/pods";
+const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/a/rolebindings";
 
 fn map(name: &str, data: Value) -> Value {
     json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name}, "data": data})
@@ -46,6 +47,13 @@ fn pod(name: &str, cpu: &str) -> Value {
         "containers": [{"name": "c", "image": "i", "imagePullPolicy": "Always", "terminationMessagePolicy": "File",
             "resources": {"requests": {"cpu": cpu}}}],
         "restartPolicy": "Always", "dnsPolicy": "ClusterFirst"}})
+}
+
+/// A role of this kind, bound to a user.
+fn binding(name: &str, kind: &str, role: &str, user: &str) -> Value {
+    json!({"kind": "RoleBinding", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
+        "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": user}]})
 }
 
 fn revision(t: &Tree) -> String {
@@ -292,10 +300,7 @@ fn nobody_grants_what_they_do_not_have() {
     ok(send(&mut m, "POST", roles, role("editor", "roles", json!(["create", "get"]))));
     ok(send(&mut m, "POST", roles, role("reader", "configmaps", json!(["get"]))));
     for name in ["editor", "reader"] {
-        let binding = json!({"kind": "RoleBinding", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": name},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
-            "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "eve"}]});
-        ok(send(&mut m, "POST", "/apis/rbac.authorization.k8s.io/v1/namespaces/a/rolebindings", binding));
+        ok(send(&mut m, "POST", BINDINGS, binding(name, "Role", name, "eve")));
     }
     let eve = User { name: "eve".into(), groups: vec!["system:authenticated".into()], ..User::default() };
     let as_eve = |m: &mut Mesh, body: Value| send_as(m, &eve, "POST", roles, body);
@@ -309,19 +314,13 @@ fn nobody_grants_what_they_do_not_have() {
     assert!(text.contains(missing), "{text}");
     // What is not there (yet) may come to be anything.
     ok(send(&mut m, "POST", roles, role("binder", "rolebindings", json!(["create"]))));
-    let bindings = "/apis/rbac.authorization.k8s.io/v1/namespaces/a/rolebindings";
-    let binding = |name: &str, kind: &str, role: &str| {
-        json!({"kind": "RoleBinding", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": name},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
-            "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "eve"}]})
-    };
-    ok(send(&mut m, "POST", bindings, binding("binder", "Role", "binder")));
+    ok(send(&mut m, "POST", BINDINGS, binding("binder", "Role", "binder", "eve")));
     for (kind, plural) in [("ClusterRole", "clusterroles"), ("Role", "roles")] {
-        let refused = send_as(&mut m, &eve, "POST", bindings, binding("early", kind, "later"));
+        let refused = send_as(&mut m, &eve, "POST", BINDINGS, binding("early", kind, "later", "eve"));
         let text = format!("{plural}.rbac.authorization.k8s.io \"later\" not found");
         assert_eq!((refused.status, refused.body["message"].as_str()), (404, Some(&*text)));
     }
-    ok(send_as(&mut m, &eve, "POST", bindings, binding("own", "Role", "reader")));
+    ok(send_as(&mut m, &eve, "POST", BINDINGS, binding("own", "Role", "reader", "eve")));
     assert_eq!(send_as(&mut m, &eve, "GET", MAPS, Value::Null).status, 403);
     assert_eq!(send_as(&mut m, &eve, "GET", &format!("{MAPS}/kube-root-ca.crt"), Value::Null).status, 200);
 }
@@ -334,10 +333,7 @@ fn who_may_only_read_runs_nothing_in_a_container() {
         let role = json!({"kind": "Role", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": name},
             "rules": [{"verbs": verbs, "apiGroups": [""], "resources": ["pods/exec", "pods/log"]}]});
         ok(send(&mut m, "POST", "/apis/rbac.authorization.k8s.io/v1/namespaces/a/roles", role));
-        let binding = json!({"kind": "RoleBinding", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": name},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
-            "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": name}]});
-        ok(send(&mut m, "POST", "/apis/rbac.authorization.k8s.io/v1/namespaces/a/rolebindings", binding));
+        ok(send(&mut m, "POST", BINDINGS, binding(name, "Role", name, name)));
     }
     // A WebSocket begins as a GET.
     let mut asks = |name: &str, sub: &str| {

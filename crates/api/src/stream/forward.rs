@@ -1,11 +1,11 @@
 //! Forwarded ports, over SPDY (a pair of streams a connection) or WebSocket channels (a pair a port).
 
+use super::LAST_WORDS_WITHIN;
 use super::multiplex::{Connection, Stream};
 use super::websocket::PortEnds;
 use crate::port::Dial;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinSet;
 
@@ -13,9 +13,6 @@ use tokio::task::JoinSet;
 pub(crate) const PROTOCOL: &str = "portforward.k8s.io";
 /// Pairs of streams of which one has not come yet.
 const HALF_OPEN: usize = 256;
-
-/// How long connections may last whose client is gone.
-const LAST_WORDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Serves a SPDY client until it goes: for every pair of an `error` and a `data` stream with the same
 /// request id, a connection to the port they name.

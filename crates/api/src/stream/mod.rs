@@ -12,3 +12,8 @@ pub(crate) mod forward;
 pub(crate) mod remote;
 pub(crate) mod tunnel;
 pub(crate) mod websocket;
+
+use std::time::Duration;
+
+/// How long a process, or a forwarded port, may take to read the last that a client said which is gone.
+const LAST_WORDS_WITHIN: Duration = Duration::from_secs(10);

@@ -4,6 +4,7 @@
 //! carries words, and nothing means success. v3 has the terminal's size, v5 can close standard input over
 //! a WebSocket.
 
+use super::LAST_WORDS_WITHIN;
 use super::multiplex::{Connection, Stream};
 use crate::port::{BoxFuture, Remote, RemoteEnd, TerminalSize};
 use objects::Tree;
@@ -15,8 +16,6 @@ use tokio::task::JoinHandle;
 
 /// How long a client may take to open the streams it said it would.
 const OPEN_WITHIN: Duration = Duration::from_secs(30);
-/// How long a process may take to read the last that a client said which is gone.
-const LAST_WORDS_WITHIN: Duration = Duration::from_secs(10);
 /// A size is a line of some thirty bytes; what is longer than this is none.
 const SIZE_BYTES: usize = 4096;
 /// Bytes of output handed on at a time.

@@ -23,6 +23,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
+/// How long a socket's path may be: unix(7), `sun_path` but for its end.
+pub const SOCKET_BYTES: usize = 107;
 /// How long containerd may take until its CRI answers: with thousands of containers to find again, or on
 /// a slow disk, it takes many seconds.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
@@ -51,7 +53,7 @@ pub enum Error {
         found: String,
     },
     /// The path of a socket is too long for the kernel.
-    #[error("{} is too long for a socket's path, which has at most 107 bytes. Nothing was started", .0.display())]
+    #[error("{} is too long for a socket's path, which has at most {SOCKET_BYTES} bytes. Nothing was started", .0.display())]
     LongPath(PathBuf),
     /// A file or a process could not be had.
     #[error("cannot {operation} {}: {cause}. No container was touched", .path.display())]
@@ -102,7 +104,7 @@ impl Containerd {
     /// [`Error`]. What was started and does not answer is ended again.
     pub async fn start(config: Config, binaries: Binaries) -> Result<Containerd, Error> {
         binaries.check_version()?;
-        if config.socket().as_os_str().len() > 107 {
+        if config.socket().as_os_str().len() > SOCKET_BYTES {
             return Err(Error::LongPath(config.socket()));
         }
         let laid_out = config.lay_out(&binaries)?;

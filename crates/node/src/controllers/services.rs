@@ -127,7 +127,7 @@ impl Controllers {
         let (service, endpoints, slice) = (get(SERVICE), get(ENDPOINTS), get(SLICE));
         let have = Have { service: service.as_ref(), endpoints: endpoints.as_ref(), slice: slice.as_ref() };
         // The first address of the services is the API's.
-        let address = Ipv4Addr::from(self.config.settings.service_network.0.wrapping_add(1));
+        let address = self.config.settings.api_address();
         kubernetes_service::plan(&have, address, &self.gateways.addresses, self.gateways.port)
     }
 

@@ -347,9 +347,10 @@ impl Pods {
         self.cells.get(&cell).is_some_and(|c| c.whole)
     }
 
-    /// Has what is left of pods that are gone removed: those whose cell is gone, and of `found`, those that no cell has bound here, that the
-    /// runtime does not show, and that are not being removed already. A pod that failed before it had a sandbox, or
-    /// that was removed while the daemon was away, leaves nothing else behind that tells of it.
+    /// Ends pods whose cell is gone, and has what is left of pods that are gone removed: of `found`, those that no
+    /// cell has bound here, that the runtime does not show, and that are not being removed already. A pod that failed
+    /// before it had a sandbox, or that was removed while the daemon was away, leaves nothing else behind that tells
+    /// of it.
     ///
     /// Nothing is removed before every one of `cells`, all that have pods, has told what is bound here.
     fn sweep(&mut self, found: Vec<PodName>, cells: &[CellId], fx: &mut Vec<Effect>) {

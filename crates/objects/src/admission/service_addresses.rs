@@ -93,7 +93,7 @@ fn address(visit: &Visit<'_>, service: &mut Tree, old: Option<&Tree>, others: &[
             let inside = ip.parse::<Ipv4Addr>().is_ok_and(|a| u32::from(a) & mask == network & mask);
             let why = if !inside {
                 "the provided network does not match the current range"
-            } else if used.contains(ip) || (ip == first_of(network, mask) && !is_the_api(service)) {
+            } else if used.contains(ip) || (ip == config.api_address().to_string() && !is_the_api(service)) {
                 "provided IP is already allocated"
             } else {
                 ""
@@ -111,11 +111,6 @@ fn address(visit: &Visit<'_>, service: &mut Tree, old: Option<&Tree>, others: &[
     }
     tree::set(spec, "clusterIP", chosen);
     Ok(())
-}
-
-/// The address of the API's own service, which is told to every container as soon as it begins.
-fn first_of(network: u32, mask: u32) -> String {
-    Ipv4Addr::from((network & mask) + 1).to_string()
 }
 
 fn is_the_api(service: &Tree) -> bool {

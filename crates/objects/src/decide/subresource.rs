@@ -69,7 +69,7 @@ impl Visit<'_> {
             }
         }
         let generation = pod.at("metadata").int("generation");
-        set_condition(&mut pod, "PodScheduled", "True", &now, generation);
+        set_condition(&mut pod, "PodScheduled", "True", None, &now, generation);
         let answer = self.succeeded();
         if self.req.options.dry_run {
             return Ok(Decision::Answer(answer));
@@ -138,12 +138,8 @@ impl Visit<'_> {
             if let Some(pod) = plan.writes.iter_mut().find(|w| w.key == key).and_then(|w| w.tree.as_mut()) {
                 // Whoever looks afterwards tells an eviction from a failure.
                 let (now, generation) = (self.env.now.rfc3339(), pod.at("metadata").int("generation"));
-                set_condition(pod, "DisruptionTarget", "True", &now, generation);
-                let conditions = tree::items(tree::child(pod, "status"), "conditions");
-                for c in conditions.iter_mut().filter(|c| c.text("type") == "DisruptionTarget") {
-                    tree::set(c, "reason", "EvictionByEvictionAPI");
-                    tree::set(c, "message", "Eviction API: evicting");
-                }
+                let why = Some(("EvictionByEvictionAPI", "Eviction API: evicting"));
+                set_condition(pod, "DisruptionTarget", "True", why, &now, generation);
             }
             plan.writes.extend(budget);
         }
@@ -314,13 +310,17 @@ type Bound = (String, String, String);
 /// A node's name and uid.
 type Host = (String, String);
 
-/// Sets a condition of a pod, its transition noted if the status changes.
-fn set_condition(pod: &mut Tree, ty: &str, value: &str, now: &str, generation: Option<i64>) {
+/// Sets a condition of a pod, with its reason and message, its transition noted if the status changes.
+fn set_condition(pod: &mut Tree, ty: &str, value: &str, why: Option<(&str, &str)>, now: &str, generation: Option<i64>) {
     let status = tree::child(pod, "status");
     let mut all = status.list("conditions").to_vec();
     let mut new = json!({"type": ty, "status": value, "lastProbeTime": null, "lastTransitionTime": now});
     if let Some(g) = generation {
         tree::set(&mut new, "observedGeneration", g);
+    }
+    if let Some((reason, message)) = why {
+        tree::set(&mut new, "reason", reason);
+        tree::set(&mut new, "message", message);
     }
     match all.iter_mut().find(|c| c.text("type") == ty) {
         Some(old) => {

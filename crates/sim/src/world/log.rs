@@ -165,8 +165,7 @@ impl World {
             Notice::Refused { why: Refusal::Closing | Refusal::Lossy | Refusal::TooLarge, .. } => {}
             Notice::Refused { cell, ticket, .. } => {
                 if let Some(seat) = up.seats.get_mut(&cell) {
-                    // The name of an answer that is none, to a question that is asked again.
-                    seat.refused.extend((ticket != Ticket(0)).then_some(ticket));
+                    seat.refused.insert(ticket);
                 }
                 self.local.push_back(Local::Cell(node, cell, Input::NotWritten(ticket)));
             }
