@@ -45,24 +45,31 @@ impl Outgoing {
         Outgoing { state, history, requests, body, at: Place::Head, made: None }
     }
 
-    /// The piece of that number and whether it is the last: the one after the one made last, that one
-    /// again, or the first again.
+    /// The piece of that number and whether it is the last; `None` if there are not so many. The one after the one
+    /// made last is made at once, as is that one again; any other costs all before it.
     pub(super) fn piece(&mut self, number: u32) -> Option<(Bytes, bool)> {
-        match &self.made {
-            Some((n, data, last)) if *n == number => return Some((data.clone(), *last)),
-            Some((n, ..)) if *n + 1 == number => {}
-            _ if number == 0 => self.at = Place::Head,
-            _ => return None,
+        let next = self.made.as_ref().map_or(0, |(n, ..)| n + 1);
+        if number + 1 < next || next == 0 {
+            (self.at, self.made) = (Place::Head, None);
         }
+        while self.made.as_ref().is_none_or(|(n, ..)| *n < number) {
+            if matches!(self.at, Place::End) {
+                return None;
+            }
+            self.make();
+        }
+        self.made.as_ref().map(|(_, data, last)| (data.clone(), *last))
+    }
+
+    fn make(&mut self) {
+        let number = self.made.take().map_or(0, |(n, ..)| n + 1);
         let mut w = Writer::with_capacity(PIECE_BYTES + 4096);
         w.u8(1);
         while w.0.len() < PIECE_BYTES && !matches!(self.at, Place::End) {
             self.at = self.write_some(&mut w);
         }
         let last = matches!(self.at, Place::End);
-        let data = w.finish();
-        self.made = Some((number, data.clone(), last));
-        Some((data, last))
+        self.made = Some((number, w.finish(), last));
     }
 
     fn write_some(&self, w: &mut Writer) -> Place {

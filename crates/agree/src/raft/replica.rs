@@ -109,6 +109,8 @@ struct Sending {
     last: bool,
     sent: Time,
     progressed: Time,
+    /// It was not answered, and was sent again since.
+    again: bool,
 }
 
 struct Staging {
@@ -799,7 +801,8 @@ impl Replica {
             fx.push(Effect::SnapshotDone { to, index: old.index });
         }
         let members = Members::from_conf_state(metadata.get_conf_state());
-        let sending = Sending { index, term, members, number: 0, last: false, sent: now, progressed: now };
+        let sending =
+            Sending { index, term, members, number: 0, last: false, sent: now, progressed: now, again: false };
         self.leader.sending.insert(to, sending);
         fx.push(Effect::WantPiece { to, index, number: 0 });
     }
@@ -832,12 +835,16 @@ impl Replica {
             if s.last {
                 return self.end_snapshot(from, true, fx);
             }
-            (s.number, s.progressed) = (next, now);
+            (s.number, s.progressed, s.again) = (next, now, false);
             fx.push(Effect::WantPiece { to: from, index, number: next });
-        } else if next == 0 && s.number > 0 {
-            // It has started anew and knows nothing of the pieces it took.
-            s.number = 0;
-            fx.push(Effect::WantPiece { to: from, index, number: 0 });
+        } else if next != s.number && (next == 0 || s.again) {
+            // It has started anew and knows nothing of the pieces it took; or what was on its way to and from it then
+            // made either believe otherwise. An answer that is older than it seems is corrected by the next one.
+            if next > s.number {
+                s.progressed = now;
+            }
+            (s.number, s.again) = (next, false);
+            fx.push(Effect::WantPiece { to: from, index, number: next });
         }
     }
 
@@ -846,7 +853,7 @@ impl Replica {
         if now.since(s.progressed) > SNAPSHOT_PATIENCE {
             self.end_snapshot(to, false, fx);
         } else if now.since(s.sent) >= self.config.lease {
-            s.sent = now;
+            (s.sent, s.again) = (now, true);
             fx.push(Effect::WantPiece { to, index: s.index, number: s.number });
         }
     }

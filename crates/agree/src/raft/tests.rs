@@ -238,6 +238,48 @@ fn a_leader_that_sends_a_snapshot_hears_that_its_term_is_over() {
 }
 
 #[test]
+fn a_snapshot_goes_on_where_its_receiver_is_whatever_was_lost_or_late_between_them() {
+    // The beginning of the log is gone: a member that has nothing needs a snapshot.
+    let mut one = start(1, Durable { base: (53, 2), hard: (2, 1, 53), ..members(3) }).elected();
+    let (term, last) = (one.replica.term(), one.replica.last().0);
+    let refused = Body::AppendRefused { index: 53, hint_index: 0, hint_term: 0, commit: 0 };
+    let wanted = |effects: &[Effect]| -> Vec<u32> {
+        let number = |e: &Effect| match e {
+            Effect::WantPiece { number, .. } => Some(*number),
+            _ => None,
+        };
+        effects.iter().filter_map(number).collect()
+    };
+    let mut effects = one.step(one.from(3, term, refused));
+    effects.extend(one.step(Input::Answered { from: ReplicaId(3), term, sent: one.now.mono }));
+    let index = effects.iter().find_map(|e| match e {
+        Effect::WantPiece { index, .. } => Some(*index),
+        _ => None,
+    });
+    let index = index.unwrap_or_else(|| panic!("no snapshot is begun: {effects:?}"));
+    assert!(index <= last);
+    let arrived = |one: &mut One, next: u32| one.step(one.from(3, term, Body::PieceArrived { index, next }));
+    let unanswered = |one: &mut One| {
+        one.now.mono = one.now.mono + config(1).lease;
+        one.step(Input::Answered { from: ReplicaId(2), term, sent: one.now.mono });
+        one.step(Input::Strayed { from: ReplicaId(3) })
+    };
+    assert_eq!(wanted(&arrived(&mut one, 1)), [1]);
+    assert_eq!(wanted(&arrived(&mut one, 2)), [2]);
+    assert_eq!(wanted(&arrived(&mut one, 1)), [0; 0], "an answer that was late");
+    assert_eq!(wanted(&arrived(&mut one, 0)), [0], "it has started anew");
+    // Pieces 0 and 1 were still under way to it: it has them.
+    assert_eq!(wanted(&arrived(&mut one, 2)), [0; 0], "this may be older than its start");
+    assert_eq!(wanted(&unanswered(&mut one)), [0]);
+    assert_eq!(wanted(&arrived(&mut one, 2)), [2], "but not what it answers again");
+    assert_eq!(wanted(&arrived(&mut one, 3)), [3]);
+    // And the other way round.
+    assert_eq!(wanted(&arrived(&mut one, 1)), [0; 0]);
+    assert_eq!(wanted(&unanswered(&mut one)), [3]);
+    assert_eq!(wanted(&arrived(&mut one, 1)), [1]);
+}
+
+#[test]
 fn a_leader_ends_its_lease_before_it_hands_over() {
     let mut one = start(1, members(3)).elected();
     let term = one.replica.term();
