@@ -76,9 +76,9 @@ impl Members {
         self.voters.contains(&replica) || self.outgoing.contains(&replica)
     }
 
-    /// Whether `replica` is the only one whose vote counts.
-    pub fn is_alone(&self, replica: ReplicaId) -> bool {
-        self.voters == [replica] && self.outgoing.iter().all(|o| *o == replica)
+    /// The voters beside `replica`, now or until the change under way is done.
+    pub fn peers(&self, replica: ReplicaId) -> impl Iterator<Item = ReplicaId> + '_ {
+        self.voters.iter().chain(&self.outgoing).copied().filter(move |other| *other != replica)
     }
 
     /// All replicas, each once, sorted.

@@ -13,8 +13,8 @@
 //!   quorum has answered in its term. A voter on whose behalf a heartbeat was answered is *bound*: it
 //!   neither grants a vote nor campaigns until the pair machine has said that it answers no more
 //!   ([`Input::Unfollowed`]) and [`Config::promise`] has passed since the last answer. So binding is said once,
-//!   not once a heartbeat. After a start a voter keeps still for one promise, unless it is alone: it may
-//!   have answered just before.
+//!   not once a heartbeat. After a start a voter keeps still for the longest promise that a peer may count on: it
+//!   may have answered just before.
 //! - **Reads** wait for the lease, or for answers of a quorum to heartbeats sent after the read came
 //!   (ReadIndex; Ongaro's dissertation, 6.4), and for the entries committed before it to be applied.
 //! - **Order.** What may only leave when something is durable names its ticket ([`Effect::Send`]'s

@@ -137,8 +137,11 @@ impl Replica {
         if config.lease.saturating_mul(11) > config.promise.saturating_mul(10) {
             return wrong("the leader's lease must be at most 10/11 of the voters' promise");
         }
-        let alone = durable.members.is_alone(config.replica);
-        if durable.lossy && alone {
+        // Whoever may lead and count on this member. A change of members in the log may have made some.
+        let changes = durable.entries.iter().filter(|e| e.kind != 0).count();
+        let peers = durable.members.peers(config.replica).count() + changes;
+        // What was lost comes back from a peer or from nobody.
+        if durable.lossy && peers == 0 {
             return Err(StartError::SoleKeeperLossy { cell });
         }
         let entries: Vec<_> = durable.entries.into_iter().map(to_library).collect();
@@ -172,10 +175,11 @@ impl Replica {
         let raw =
             RawNode::new(&library, storage, &logger).map_err(|e| StartError::Log { cell, what: format!("{e}") })?;
         let mut chance = chance.stream("replica");
-        // What this life of the member answered before it stopped is not known: keep still as long as
-        // such an answer may be counted on, unless nobody else could count on it.
-        let hold_until = if alone { now.mono } else { now.mono + config.promise };
-        let campaign_at = if alone { now.mono } else { hold_until + jitter(&mut chance, config.election_spread) };
+        // What this life of the member answered before it stopped is not known: it keeps still as long as a peer may
+        // count on such an answer, and then begins apart from them. Each adds what it asks for; the longest counts.
+        let longest = |each: Duration| core::iter::repeat_n(each, peers).max().unwrap_or_default();
+        let hold_until = now.mono + longest(config.promise);
+        let campaign_at = hold_until + jitter(&mut chance, longest(config.election_spread));
         let seen = (StateRole::Follower, raw.raft.term, 0);
         Ok(Replica {
             lossy: durable.lossy,

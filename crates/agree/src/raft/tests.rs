@@ -145,6 +145,11 @@ fn after_a_start_a_voter_keeps_still_for_one_promise() {
     assert!(matches!(sent(&effects)[..], [Body::Vote { vote: Vote { granted: true, .. }, .. }]), "{effects:?}");
     let restarted = start(1, members(3));
     assert!(restarted.replica.next_deadline().unwrap() >= restarted.now.mono + promise);
+    // Those who came since the checkpoint may have been answered, too.
+    let came = members::Change { transition: 0, changes: vec![(0, ReplicaId(2))], context: Bytes::new() };
+    let entry = message::Entry { term: 1, index: 1, kind: 2, payload: came.encode() };
+    let grown = start(1, Durable { entries: vec![entry], hard: (1, 1, 0), ..members(1) });
+    assert!(grown.replica.next_deadline().unwrap() >= grown.now.mono + promise);
 }
 
 #[test]
