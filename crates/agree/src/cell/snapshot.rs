@@ -49,7 +49,7 @@ impl Outgoing {
     /// made last is made at once, as is that one again; any other costs all before it.
     pub(super) fn piece(&mut self, number: u32) -> Option<(Bytes, bool)> {
         let next = self.made.as_ref().map_or(0, |(n, ..)| n + 1);
-        if number + 1 < next || next == 0 {
+        if number < next.saturating_sub(1) || next == 0 {
             (self.at, self.made) = (Place::Head, None);
         }
         while self.made.as_ref().is_none_or(|(n, ..)| *n < number) {

@@ -1,5 +1,6 @@
 //! The machine.
 
+use super::members::Change;
 use super::message::{Body, Candidate, Entry, Message, Vote};
 use super::storage::Storage;
 use super::{CallId, Config, Durable, Effect, FollowId, Input, Members, Role, StartError, Why};
@@ -111,6 +112,9 @@ struct Sending {
     progressed: Time,
     /// It was not answered, and was sent again since.
     again: bool,
+    /// The highest piece that was sent, and the one that an answer since then would go back to.
+    most: u32,
+    back: Option<u32>,
 }
 
 struct Staging {
@@ -137,9 +141,11 @@ impl Replica {
         if config.lease.saturating_mul(11) > config.promise.saturating_mul(10) {
             return wrong("the leader's lease must be at most 10/11 of the voters' promise");
         }
-        // Whoever may lead and count on this member. A change of members in the log may have made some.
-        let changes = durable.entries.iter().filter(|e| e.kind != 0).count();
-        let peers = durable.members.peers(config.replica).count() + changes;
+        // Whoever may lead and count on this member. A change of members in the log may have made some; one that
+        // cannot be read may be any.
+        let changes = durable.entries.iter().filter(|e| e.kind != 0).map(|e| Change::decode(&e.payload));
+        let voters = |c: Change| c.changes.iter().filter(|(what, r)| *what == 0 && *r != config.replica).count();
+        let peers = durable.members.peers(config.replica).count() + changes.map(|c| c.map_or(1, voters)).sum::<usize>();
         // What was lost comes back from a peer or from nobody.
         if durable.lossy && peers == 0 {
             return Err(StartError::SoleKeeperLossy { cell });
@@ -805,8 +811,18 @@ impl Replica {
             fx.push(Effect::SnapshotDone { to, index: old.index });
         }
         let members = Members::from_conf_state(metadata.get_conf_state());
-        let sending =
-            Sending { index, term, members, number: 0, last: false, sent: now, progressed: now, again: false };
+        let sending = Sending {
+            index,
+            term,
+            members,
+            number: 0,
+            last: false,
+            sent: now,
+            progressed: now,
+            again: false,
+            most: 0,
+            back: None,
+        };
         self.leader.sending.insert(to, sending);
         fx.push(Effect::WantPiece { to, index, number: 0 });
     }
@@ -839,15 +855,19 @@ impl Replica {
             if s.last {
                 return self.end_snapshot(from, true, fx);
             }
-            (s.number, s.progressed, s.again) = (next, now, false);
+            (s.number, s.progressed, s.again, s.back) = (next, now, false, None);
+            s.most = s.most.max(next);
             fx.push(Effect::WantPiece { to: from, index, number: next });
-        } else if next != s.number && (next == 0 || s.again) {
+        } else if next != s.number && next <= s.most + 1 && (next == 0 || s.again) {
             // It has started anew and knows nothing of the pieces it took; or what was on its way to and from it then
-            // made either believe otherwise. An answer that is older than it seems is corrected by the next one.
+            // made either believe otherwise. An answer that is older than it seems is corrected by the next one; to go
+            // back means to make all pieces before that again, so it takes two.
             if next > s.number {
                 s.progressed = now;
+            } else if next > 0 && s.back.replace(next) != Some(next) {
+                return;
             }
-            (s.number, s.again) = (next, false);
+            (s.number, s.again, s.back) = (next, false, None);
             fx.push(Effect::WantPiece { to: from, index, number: next });
         }
     }
