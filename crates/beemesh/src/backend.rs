@@ -485,10 +485,17 @@ impl Backend for Node {
                 Outcome::Stream(stream) => stream,
                 other => return Err(refusal(other)),
             };
+            let pod = stream.object.tree();
+            // Nothing that runs here is another node's pod, whatever its uid.
+            if let Some(node) = pod["spec"]["nodeName"].as_str().filter(|n| !["", self.work.node_name()].contains(n)) {
+                return Err(Box::new(Status::unavailable(&format!(
+                    "the pod is on node {node}, which is not reached from this one"
+                ))));
+            }
             let Some(runtime) = self.work.runtime() else {
                 return Err(Box::new(Status::unavailable("this node has no container runtime (yet): it runs no pods")));
             };
-            streams::connect(runtime, &stream.object.tree(), ask).await
+            streams::connect(runtime, &pod, ask).await
         })
     }
 

@@ -257,6 +257,11 @@ impl Work {
         }
     }
 
+    /// The name of this node.
+    pub(crate) fn node_name(&self) -> &str {
+        &self.name
+    }
+
     /// The runtime, once there is one.
     pub(crate) fn runtime(&self) -> Option<&Arc<Runtime>> {
         self.runtime.get()
