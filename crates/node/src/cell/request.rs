@@ -62,6 +62,9 @@ impl Cell {
                 return self.hold_answer(now, false, asked, Finding::Refused(Box::new(status)));
             }
         }
+        if self.is_elsewhere(request) {
+            return self.reply(asked.to, Outcome::NotLeader, fx);
+        }
         let decision = {
             // Reads see committed state only; writes are decided on what is in flight as well.
             let flight = (!reads).then_some(&self.flight);
@@ -88,7 +91,16 @@ impl Cell {
             Decision::Stream(stream) => {
                 self.hold_answer(now, false, asked, Finding::Other(Box::new(Outcome::Stream(stream))));
             }
+            // It rests on nothing: what root gives is looked at when the request comes again.
+            Decision::Reserve(wanted) => self.reply(asked.to, Outcome::Reserve(wanted), fx),
         }
+    }
+
+    /// Whether root was asked, by somebody who does not know of a namespace yet, what the cell of that namespace decides.
+    fn is_elsewhere(&self, request: &Request) -> bool {
+        let Some(namespace) = request.decided_in().filter(|_| self.config.role == Role::Root) else { return false };
+        let view = CellView { state: self.state(), flight: Some(&self.flight), bundle: &self.bundle };
+        View::get(&view, "Namespace", namespace).is_some()
     }
 
     /// What is known of a request that was executed before, or is too old to be known.
