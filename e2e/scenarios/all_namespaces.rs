@@ -1,9 +1,10 @@
 //! Watching all namespaces at once, as `kubectl get -A --watch` and informers do.
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Kubectl, Node, Options, Place};
+use e2e::{Kubectl, Node, Options, Place, until};
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 fn node(place: &Place) -> Result<Node> {
     Node::start(place, Options::without_pods(place.join("data")))
@@ -142,4 +143,46 @@ fn an_informer_begins_with_a_state_and_goes_on_from_any_revision_it_has_seen() -
     let gone = kubectl.refused(&["get", "--raw", &from], "")?;
     ensure!(gone.contains("a namespace has ended since then"), "{gone}");
     Ok(())
+}
+
+#[test]
+fn services_of_all_namespaces_share_addresses_and_ports_and_pass_them_on() -> Result<()> {
+    let place = Place::new("all-namespaces")?;
+    let mut node = node(&place)?;
+    let kubectl = node.kubectl();
+    for namespace in ["red", "blue"] {
+        kubectl.ok(&["create", "namespace", namespace])?;
+    }
+    let services = r#"jsonpath={range .items[*]}{.spec.clusterIP} {.spec.ports[*].nodePort}{"\n"}{end}"#;
+    for namespace in ["red", "blue"] {
+        for n in 0..20 {
+            let name = format!("s{n}");
+            kubectl.ok(&["create", "service", "nodeport", &name, "--tcp=80:80", "-n", namespace])?;
+        }
+    }
+    let all = kubectl.ok(&["get", "services", "-A", "-o", services])?;
+    // `kubernetes` has an address and no port.
+    let each: Vec<&str> = all.split_whitespace().collect();
+    let once: BTreeSet<&str> = each.iter().copied().collect();
+    ensure!(each.len() == 81 && once.len() == 81, "something is there twice: {all}");
+
+    let wanted = ["create", "service", "nodeport", "door", "--tcp=80:80", "--node-port=30080", "-n"];
+    let of = |namespace: &'static str| [&wanted[..], &[namespace]].concat();
+    kubectl.ok(&of("red"))?;
+    let refused = kubectl.refused(&of("blue"), "")?;
+    ensure!(refused.contains("30080: provided port is already allocated"), "{refused}");
+
+    // What a service had is free for others when it is gone, also when the node was killed meanwhile.
+    kubectl.ok(&["delete", "service", "door", "-n", "red"])?;
+    let takes = |kubectl: &Kubectl, namespace: &'static str| {
+        until("the port is passed on", Duration::from_secs(20), || {
+            let made = kubectl.run(&of(namespace))?;
+            Ok(made.succeeded().then_some(()))
+        })
+    };
+    takes(&kubectl, "blue")?;
+    kubectl.ok(&["delete", "namespace", "blue", "--timeout=60s"])?;
+    node.kill()?;
+    node.start_again()?;
+    takes(&node.kubectl(), "red")
 }

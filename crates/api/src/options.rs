@@ -100,6 +100,7 @@ pub(crate) fn read(head: &Head, target: &Target, patch: Option<PatchType>) -> Re
         propagation_policy: text("propagationPolicy"),
         orphan_dependents: head.param("orphanDependents").map(|_| head.flag("orphanDependents")),
         beside: None,
+        given: None,
     })
 }
 

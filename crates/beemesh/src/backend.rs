@@ -17,7 +17,7 @@ use node::cell::{Change, Kept, Opened, Outcome, Snapshot};
 use node::errand::{Answered, Errand};
 use node::gateway::across::{self, Start};
 use node::gateway::bound::{Bound, Standing};
-use node::gateway::{Next, Retry, grant, home, impersonate};
+use node::gateway::{Next, Retry, grant, home, impersonate, reserve};
 use objects::decision::Token;
 use objects::kinds::{self, Kind};
 use objects::openapi;
@@ -96,10 +96,29 @@ impl Node {
         self.tree(errand.request(id, clock::wall(), uid, suffix)).await
     }
 
-    /// Asks the cell a request belongs to, as often as it takes and may be repeated.
+    /// Has a request decided by the cell it belongs to, and root asked first for what that needs of it.
     async fn ask(&self, request: Request) -> Settled {
-        let request = Arc::new(request);
+        let refused = |status| Settled { outcome: Outcome::Refused(status), events: None };
+        let mut request = Arc::new(request);
+        // One patience for all rounds: the cell knows a request for some time only.
         let mut retry = Retry::new(clock::now().mono);
+        for _ in 0..reserve::ROUNDS {
+            let settled = self.ask_cell(request.clone(), &mut retry).await;
+            let Outcome::Reserve(wanted) = settled.outcome else { return settled };
+            let question = reserve::question(&request, &wanted, Arc::new(system()));
+            let Some(question) = question else { return refused(Box::new(Status::internal("no kind Allotment"))) };
+            // Root itself wants nothing of root: this goes no deeper.
+            let answered = Box::pin(self.errand(&question)).await;
+            match reserve::with_answer(&request, *wanted, answered) {
+                Ok(again) => request = Arc::new(again),
+                Err(status) => return refused(status),
+            }
+        }
+        refused(reserve::overtaken())
+    }
+
+    /// Asks the cell a request belongs to, as often as it takes and may be repeated.
+    async fn ask_cell(&self, request: Arc<Request>, retry: &mut Retry) -> Settled {
         let mut changes = self.driver.changes();
         loop {
             changes.borrow_and_update();

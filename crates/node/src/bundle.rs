@@ -7,12 +7,14 @@
 use base::{CellId, Revision, Uid};
 use imbl::OrdMap;
 use objects::Tree;
+use objects::allotment::{self, Allotment};
 use objects::rbac::ClusterPolicy;
 use objects::request::Shared;
 use std::sync::Arc;
 
 /// The storage group-kinds whose objects ride in the bundle: what decisions in other cells read.
 pub const SECTIONS: &[&str] = &[
+    allotment::STORAGE,
     "ClusterRole.rbac.authorization.k8s.io",
     "ClusterRoleBinding.rbac.authorization.k8s.io",
     "Namespace",
@@ -88,6 +90,19 @@ impl Bundle {
         let own = meta["uid"].as_str() == Some(&cell.to_string()) && !meta["deletionTimestamp"].is_null();
         let revision = meta["resourceVersion"].as_str().filter(|_| own)?;
         revision.parse().ok().and_then(Revision::from_u64)
+    }
+
+    /// What root has handed out to the cell of a namespace, and its record; `None` if nothing (as far as this bundle
+    /// goes).
+    pub fn allotment(&self, cell: CellId) -> Option<(Allotment, Arc<Tree>)> {
+        let tree = self.get(allotment::STORAGE, &cell.to_string())?;
+        Some((Allotment::of(&tree), tree))
+    }
+
+    /// The revision by which something of a cell's Allotment is called ending, if something is.
+    pub fn ending(&self, cell: CellId) -> Option<Revision> {
+        let tree = self.get(allotment::STORAGE, &cell.to_string()).filter(|t| Allotment::is_ending(t))?;
+        tree["metadata"]["resourceVersion"].as_str()?.parse().ok().and_then(Revision::from_u64)
     }
 
     /// Every namespace's name and cell, by name.

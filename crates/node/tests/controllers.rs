@@ -638,9 +638,8 @@ fn the_api_has_a_service_in_default_and_endpoints_that_follow_its_gateways() {
     assert_eq!(w.names("EndpointSlice"), ["kubernetes"]);
 }
 
-#[test]
-fn root_lets_a_namespace_go_when_its_cell_says_that_it_is_empty() {
-    let mut w = World::new();
+/// Root as it ships, which has the namespace `d`; it is where errands go that the cell does not decide.
+fn with_root(w: &mut World) -> Rc<RefCell<Root>> {
     let root = Rc::new(RefCell::new(Root::new(w.now)));
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "d"}});
     let made = root.borrow_mut().ask(w.now, &by_admin(Verb::Create, "Namespace", "d", Some(namespace))).unwrap();
@@ -650,8 +649,79 @@ fn root_lets_a_namespace_go_when_its_cell_says_that_it_is_empty() {
         "Node" => Ok(json!({"metadata": {"uid": "n"}})),
         _ => theirs.borrow_mut().ask(now, errand),
     });
+    tell(w, &root);
+    root
+}
+
+/// The cell hears of root's newest bundle.
+fn tell(w: &mut World, root: &Rc<RefCell<Root>>) {
     let bundle = root.borrow().bundle.clone();
     w.take_bundle(bundle);
+}
+
+#[test]
+fn what_services_use_no_more_goes_back_to_root_and_not_before_the_log_is_bound() {
+    let mut w = World::new();
+    let root = with_root(&mut w);
+    let node_port = |name: &str, port: Value| {
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "d"},
+            "spec": {"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]}})
+    };
+    let held = || root.borrow().bundle.allotment(controlled::cell_id()).unwrap().0;
+    let reserved = || held().reserved.iter().map(|r| (r.item.to_string(), r.ending)).collect::<Vec<_>>();
+    w.create(node_port("chosen", json!(30080)));
+    let given = w.create(node_port("given", Value::Null))["spec"]["ports"][0]["nodePort"].to_string();
+    tell(&mut w, &root);
+    w.live();
+    assert_eq!(reserved(), [("30080".to_owned(), false), (given.clone(), false)]);
+    assert_eq!(held().blocks.len(), 1, "the second service had an address of the first one's block");
+
+    w.ask(Verb::Delete, "Service", "chosen", "", None).unwrap();
+    w.settle();
+    let calls_it_ending = [("30080".to_owned(), true), (given.clone(), false)];
+    assert_eq!(reserved(), calls_it_ending, "the cell has not heard of that yet");
+    w.pass(Duration::from_secs(100));
+    assert_eq!(reserved(), calls_it_ending, "and nothing is returned while it may be given away by it");
+
+    // So a service may come for it meanwhile.
+    w.create(node_port("chosen", json!(30080)));
+    tell(&mut w, &root);
+    w.live();
+    let in_use = [("30080".to_owned(), false), (given.clone(), false)];
+    assert_eq!(reserved(), in_use, "it is used after all");
+    tell(&mut w, &root);
+    w.ask(Verb::Delete, "Service", "chosen", "", None).unwrap();
+    for _ in 0..3 {
+        w.pass(Duration::from_secs(1));
+        tell(&mut w, &root);
+    }
+    assert_eq!(reserved(), [(given.clone(), false)]);
+
+    // Asked for, and then no service came of it.
+    let wanted = objects::allotment::Wanted {
+        namespace: "d".into(),
+        uid: controlled::cell_id().to_string(),
+        ports: 1,
+        ..Default::default()
+    };
+    let any = by_admin(Verb::Get, "Namespace", "d", None);
+    let request = any.request(base::RequestId(1), w.now.wall, base::Uid(1), 1);
+    let question = node::gateway::reserve::question(&request, &wanted, any.user.clone()).unwrap();
+    root.borrow_mut().ask(w.now, &question).unwrap();
+    tell(&mut w, &root);
+    w.pass(Duration::from_secs(50));
+    assert_eq!(reserved().len(), 2);
+    for _ in 0..3 {
+        w.pass(Duration::from_secs(20));
+        tell(&mut w, &root);
+    }
+    assert_eq!(reserved(), [(given, false)]);
+}
+
+#[test]
+fn root_lets_a_namespace_go_when_its_cell_says_that_it_is_empty() {
+    let mut w = World::new();
+    let root = with_root(&mut w);
     w.create(deployment(2));
     w.create(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "held", "namespace": "d", "finalizers": ["x.io/y"]}}));
     w.live();

@@ -6,6 +6,7 @@
 //! is done twice: an entry holds results.
 
 mod again;
+mod allot;
 mod create;
 mod delete;
 mod patch;
@@ -16,6 +17,7 @@ mod update;
 
 use crate::Tree;
 use crate::admission;
+use crate::allotment::{self, Wanted};
 use crate::decision::{Answer, Decision, Payload, Plan, Reply, Stream, Write};
 use crate::kinds::{Context, Home, Kind, tree::Fields};
 use crate::rbac::{self, Attributes};
@@ -33,10 +35,13 @@ type Outcome<T> = Result<T, Box<Status>>;
 
 /// Decides a request.
 pub fn decide(req: &Request, view: &dyn View, env: &Env<'_>) -> Decision {
-    let mut visit = Visit { req, view, env, kind: req.kind, warnings: Vec::new(), charged: BTreeMap::new() };
-    match visit.run() {
-        Ok(d) => d,
-        Err(status) => Decision::Refuse(status),
+    let mut visit =
+        Visit { req, view, env, kind: req.kind, warnings: Vec::new(), charged: BTreeMap::new(), wanted: None };
+    match (visit.run(), visit.wanted) {
+        // What is refused anyway needs nothing.
+        (Err(status), _) => Decision::Refuse(status),
+        (Ok(_), Some(wanted)) => Decision::Reserve(wanted),
+        (Ok(d), None) => d,
     }
 }
 
@@ -49,6 +54,8 @@ pub(crate) struct Visit<'a> {
     pub(crate) warnings: Vec<String>,
     /// Quotas as this visit leaves them, by name: a visit that changes several objects charges them all.
     pub(crate) charged: BTreeMap<Arc<str>, Tree>,
+    /// What root must give first.
+    pub(crate) wanted: Option<Box<Wanted>>,
 }
 
 /// What a write does, as admission sees it.
@@ -75,6 +82,11 @@ impl Visit<'_> {
             };
         }
         self.beside()?;
+        if self.kind.storage == allotment::STORAGE
+            && let Some(allotted) = self.allot()
+        {
+            return allotted;
+        }
         match (sub, req.verb) {
             ("", Verb::Get) => self.get(),
             ("", Verb::List) => Ok(Decision::List(ListPlan::new(self.kind, req.namespace.as_deref(), &req.options)?)),

@@ -2,6 +2,7 @@
 //! are still to be minted.
 
 use crate::Tree;
+use crate::allotment::Wanted;
 use crate::kinds::Kind;
 use crate::read::{ListPlan, WatchPlan};
 use crate::record::{Key, Meta, Stored, encode, set_revision};
@@ -28,6 +29,9 @@ pub enum Decision {
     Token(Token),
     /// An exec, attach, port-forward, log or proxy stream that the pod's node serves.
     Stream(Stream),
+    /// Root is to be asked for this first; then it is decided again, with what root gave
+    /// ([`crate::request::Options::given`]).
+    Reserve(Box<Wanted>),
 }
 
 impl From<Status> for Decision {

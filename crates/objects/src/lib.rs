@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+pub mod allotment;
 pub mod bootstrap;
 pub mod codec;
 pub mod decide;

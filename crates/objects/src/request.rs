@@ -4,13 +4,14 @@
 //! retry of the same request is the same value. What comes back is a [`crate::decision::Decision`].
 
 use crate::Tree;
+use crate::allotment::{Given, Ranges};
 use crate::kinds::{Home, Kind};
 use crate::rbac::ClusterPolicy;
 pub use crate::record::{Key, Meta, Stored};
 use base::{RequestId, Revision, Uid, Wall};
 use bytes::Bytes;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Who asks, as authentication found it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -128,6 +129,9 @@ pub struct Options {
     /// Another object of the cell, without which nothing is written. No client can say so: a controller that
     /// adopts does, whose owner may have gone since it looked.
     pub beside: Option<Living>,
+    /// What root gave for this very request, which was decided before and needed it. No client can say so: its
+    /// gateway does.
+    pub given: Option<Arc<Given>>,
 }
 
 /// An object that is there and is not being deleted.
@@ -235,20 +239,10 @@ pub struct Config {
     pub issuer: String,
     /// Longest lifetime of a ServiceAccount token, in seconds.
     pub max_token_seconds: i64,
-    /// Service addresses this cell may hand out by itself: first and last IPv4 address of its block, as
-    /// numbers.
-    pub service_block: (u32, u32),
-    /// All service addresses of the mesh, as a network and its prefix length.
-    pub service_network: (u32, u8),
-    /// Node ports this cell may hand out by itself, first and last.
-    pub node_port_block: (u16, u16),
-}
-
-impl Config {
-    /// The address of the API's own service, the first of all: it is told to every container as soon as it begins.
-    pub fn api_address(&self) -> Ipv4Addr {
-        Ipv4Addr::from(self.service_network.0.wrapping_add(1))
-    }
+    /// Addresses of services, and node ports.
+    pub services: Ranges,
+    /// How long something may be reserved before the service is there that it was asked for.
+    pub intent: Duration,
 }
 
 impl Default for Config {
@@ -257,9 +251,8 @@ impl Default for Config {
             default_toleration_seconds: 300,
             issuer: "https://kubernetes.default.svc".into(),
             max_token_seconds: 1 << 32,
-            service_block: (u32::from_be_bytes([10, 43, 1, 0]), u32::from_be_bytes([10, 43, 255, 254])),
-            service_network: (u32::from_be_bytes([10, 43, 0, 0]), 16),
-            node_port_block: (30000, 32767),
+            services: Ranges::default(),
+            intent: Duration::from_secs(60),
         }
     }
 }

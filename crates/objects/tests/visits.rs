@@ -369,6 +369,84 @@ fn services_get_addresses_and_ports_nobody_else_has() {
 }
 
 #[test]
+fn no_two_services_of_the_mesh_have_the_same_address_or_port() {
+    let mut m = mesh();
+    for namespace in ["b", "c"] {
+        let tree = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": namespace},
+            "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
+        m.insert(kinds::by_resource("", "v1", "namespaces").unwrap(), tree);
+    }
+    let service = |name: &str, spec: Value| json!({"kind": "Service", "apiVersion": "v1", "metadata": {"name": name}, "spec": spec});
+    let of = |namespace: &str| format!("/api/v1/namespaces/{namespace}/services");
+    let port = json!([{"port": 80, "targetPort": 80, "protocol": "TCP"}]);
+    let mut seen = std::collections::BTreeSet::new();
+    for i in 0..40 {
+        for namespace in ["a", "b", "c"] {
+            let s = service(&format!("s{i}"), json!({"type": "NodePort", "ports": port}));
+            let made = ok(send(&mut m, "POST", &of(namespace), s));
+            assert!(seen.insert(made["spec"]["clusterIP"].to_string()));
+            assert!(seen.insert(made["spec"]["ports"][0]["nodePort"].to_string()));
+        }
+    }
+    let allotted = |m: &mut Mesh| ok(send(m, "GET", "/apis/beemesh.io/v1/allotments", Value::Null))["items"].clone();
+    assert_eq!(allotted(&mut m)[0]["spec"]["blocks"].as_array().unwrap().len(), 3, "40 addresses of blocks of 16");
+
+    let chosen = |address: &str, port: u16| json!({"type": "NodePort", "clusterIP": address, "ports": [{"port": 80, "targetPort": 80, "protocol": "TCP", "nodePort": port}]});
+    let before = allotted(&mut m);
+    ok(send(&mut m, "POST", &format!("{}?dryRun=All", of("a")), service("x", chosen("10.43.0.10", 30080))));
+    assert_eq!(send(&mut m, "POST", &of("a"), service("s1", chosen("10.43.0.10", 30080))).status, 409, "there is one");
+    assert_eq!(allotted(&mut m), before, "a dry run and a refusal take nothing");
+
+    ok(send(&mut m, "POST", &of("a"), service("x", chosen("10.43.0.10", 30080))));
+    for (spec, why) in [
+        (
+            chosen("10.43.0.11", 30080),
+            "spec.ports[0].nodePort: Invalid value: 30080: provided port is already allocated",
+        ),
+        (chosen("10.43.0.10", 30081), "failed to allocate IP 10.43.0.10: provided IP is already allocated"),
+    ] {
+        let refused = send(&mut m, "POST", &of("b"), service("x", spec));
+        assert_eq!(refused.status, 422);
+        assert!(refused.body["message"].as_str().unwrap().contains(why), "{}", refused.body);
+    }
+    // Moved to another port it keeps its address, and has both ports until the first is returned.
+    let moved = service("x", chosen("10.43.0.10", 30085));
+    let moved = ok(send(&mut m, "PUT", &format!("{}/x", of("a")), moved));
+    assert_eq!(moved["spec"]["ports"][0]["nodePort"], 30085);
+    assert_eq!(send(&mut m, "POST", &of("c"), service("x", chosen("", 30085))).status, 422);
+
+    // What is written in a service that is but a name is not had by it.
+    for (name, spec, then) in [
+        ("door", json!({"ports": [{"port": 80, "nodePort": 30085}]}), json!({"type": "NodePort"})),
+        ("low", json!({"ports": [{"port": 80, "nodePort": 22}]}), json!({"type": "NodePort"})),
+        (
+            "api",
+            json!({"clusterIP": "10.43.0.1", "ports": [{"port": 80}]}),
+            json!({"clusterIPs": ["10.43.0.1"], "type": "ClusterIP"}),
+        ),
+        (
+            "dns",
+            json!({"clusterIP": "10.43.0.10", "ports": [{"port": 80}]}),
+            json!({"clusterIPs": ["10.43.0.10"], "type": "ClusterIP"}),
+        ),
+    ] {
+        let mut spec = spec;
+        (spec["type"], spec["externalName"]) = (json!("ExternalName"), json!("x.example.com"));
+        let made = send(&mut m, "POST", &of("b"), service(name, spec));
+        if made.status == 422 {
+            continue;
+        }
+        let mut then = then;
+        then["externalName"] = Value::Null;
+        let patched = send(&mut m, "PATCH", &format!("{}/{name}", of("b")), json!({"spec": then}));
+        assert_eq!(patched.status, 422, "{name}: {}", patched.body);
+    }
+    let twice = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30090,
+        "ports": [{"port": 80, "nodePort": 30090}]});
+    assert_eq!(send(&mut m, "POST", &of("b"), service("twice", twice)).status, 422);
+}
+
+#[test]
 fn a_service_keeps_its_node_ports_and_has_no_families_nobody_serves() {
     let mut m = mesh();
     let services = "/api/v1/namespaces/a/services";

@@ -33,11 +33,13 @@ pub enum Bug {
     /// Controllers are told that something was made and not at which revision: they go by what they have seen
     /// before it.
     CreationForgotten,
+    /// A gateway makes up what root would hand out, instead of asking it.
+    RootUnasked,
 }
 
 impl Bug {
     /// Every bug, and none.
-    pub const ALL: [Bug; 10] = [
+    pub const ALL: [Bug; 11] = [
         Bug::None,
         Bug::AckBeforeFsync,
         Bug::VoteNotPersisted,
@@ -48,6 +50,7 @@ impl Bug {
         Bug::StopForgotten,
         Bug::CommitUntold,
         Bug::CreationForgotten,
+        Bug::RootUnasked,
     ];
 
     /// The bug of that name.

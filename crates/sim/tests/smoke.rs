@@ -31,8 +31,8 @@ fn caught(bug: Bug, seeds: u64) -> Option<(&'static str, u64)> {
 fn an_acknowledgement_before_fsync_is_caught() {
     let (checker, _) = caught(Bug::AckBeforeFsync, 30).unwrap();
     // Whichever comes first: a replica applies something else in the place of what was forgotten, or logs it
-    // there, or a client finds it gone, or a pod is not bound any more.
-    assert!(["applied", "log", "acknowledged", "award"].contains(&checker), "{checker}");
+    // there, or a client finds it gone, or a pod is not bound any more, or a service has what root knows nothing of.
+    assert!(["applied", "log", "acknowledged", "award", "shared"].contains(&checker), "{checker}");
 }
 
 #[test]
@@ -69,6 +69,11 @@ fn an_entry_that_controllers_are_not_told_of_is_caught() {
 #[test]
 fn a_creation_that_controllers_forget_is_caught() {
     assert_eq!(caught(Bug::CreationForgotten, 60).unwrap().0, "deployment");
+}
+
+#[test]
+fn what_root_was_not_asked_for_is_caught() {
+    assert_eq!(caught(Bug::RootUnasked, 10).unwrap().0, "shared");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! and made again rather than moving the world backwards. Running a controller twice on one state gives
 //! the same plan; running it on the state its plan leads to gives an empty one.
 
+pub mod allotment;
 pub mod backends;
 pub mod deployment;
 pub mod endpoint_slices;

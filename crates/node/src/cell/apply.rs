@@ -182,12 +182,14 @@ impl Cell {
         self.commit(now, None, records);
     }
 
-    /// While its Namespace is going a cell binds every later leader to know that: an entry that changes
-    /// nothing carries the bundle's number, and whoever is behind it decides nothing. What was made in the
-    /// namespace lies before it in the log.
+    /// While its Namespace is going, or a reservation of its own is being returned, a cell binds every later leader to
+    /// know that: an entry that changes nothing carries the bundle's number, and whoever is behind it decides nothing.
+    /// What was made in the namespace, or uses the reservation, lies before it in the log.
     pub(super) fn bind(&mut self, now: Now) {
         let Role::Namespace(name) = &self.config.role else { return };
-        let Some(at) = self.bundle.terminating(name, self.config.cell).map(Revision::get) else { return };
+        let cell = self.config.cell;
+        let at = self.bundle.terminating(name, cell).max(self.bundle.ending(cell));
+        let Some(at) = at.map(Revision::get) else { return };
         if self.leading && at > self.bound.max(self.member.cell().bundle()) {
             self.bound = at;
             self.commit(now, None, Vec::new());

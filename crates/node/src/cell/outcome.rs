@@ -2,6 +2,7 @@
 
 use super::{Change, ReplyTo, Snapshot};
 use base::Revision;
+use objects::allotment::Wanted;
 use objects::decision::{Answer, Stream, Token};
 use objects::kinds::Kind;
 use objects::read::{ListPlan, WatchPlan};
@@ -36,6 +37,9 @@ pub enum Outcome {
     Token(Token),
     /// A stream is to be opened at the pod's node.
     Stream(Stream),
+    /// Not decided: root is to be asked for this first, and then the cell again, with what root gave
+    /// ([`crate::gateway::reserve`]).
+    Reserve(Box<Wanted>),
     /// Not decided: another replica leads, or none does. Certainly not proposed; try the leader.
     NotLeader,
     /// Not decided: as many requests as the cell takes are waiting. Certainly not proposed; try again

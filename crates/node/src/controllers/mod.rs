@@ -24,6 +24,7 @@ use crate::errand::{self, Answered, Errand, ErrandId};
 use base::{CellId, Now, Revision, Time};
 use index::Index;
 use objects::Tree;
+use objects::allotment::Reserved;
 use objects::request::{Config as Settings, User};
 use queue::{Queue, Work};
 use recorder::Recorder;
@@ -61,6 +62,8 @@ enum Controller {
     Mirroring,
     /// The service of the API itself, which in Kubernetes the API server keeps.
     Kubernetes,
+    /// What root has handed out to the cell's services.
+    Allotment,
     NodeLifecycle,
     TaintEviction,
     /// The time for which nodes believe what they read.
@@ -83,7 +86,7 @@ impl Controller {
             Controller::Endpoints => "endpoint-controller",
             Controller::EndpointSlices => "endpointslice-controller",
             Controller::Mirroring => "endpointslicemirroring-controller",
-            Controller::Kubernetes => "kube-apiserver",
+            Controller::Kubernetes | Controller::Allotment => "kube-apiserver",
             Controller::NodeLifecycle | Controller::TaintEviction => "node-controller",
             Controller::Ttl => "ttl-controller",
         }
@@ -234,6 +237,12 @@ pub struct Controllers {
     since: Time,
     /// Names of services that were deleted while this watched, and whose Endpoints are left.
     serviceless: BTreeSet<Arc<str>>,
+    /// The change of the cell's Allotment that is known, if it has one, and while something of it is being returned and
+    /// the log is not bound to that.
+    allotted: Option<Revision>,
+    returning: Option<Revision>,
+    /// What services were seen to give up of it.
+    freed: Vec<Reserved>,
     users: BTreeMap<&'static str, Arc<User>>,
     next_errand: u64,
     now: Now,
@@ -264,6 +273,9 @@ impl Controllers {
             heard: BTreeMap::new(),
             since: Time::ZERO,
             serviceless: BTreeSet::new(),
+            allotted: None,
+            returning: None,
+            freed: Vec::new(),
             users: BTreeMap::new(),
             next_errand: 1,
             now: Now::default(),
@@ -341,6 +353,8 @@ impl Controllers {
         self.recorder.clear();
         self.ending = Ending::default();
         self.serviceless.clear();
+        (self.allotted, self.returning) = (None, None);
+        self.freed.clear();
         self.starved.clear();
         // What is under way is still answered, and its keys are not planned for until then.
         for run in self.runs.values_mut() {
@@ -378,6 +392,8 @@ impl Controllers {
         }
         self.cause = None;
         self.look_at_namespace();
+        let bound = self.objects.as_ref().map_or(0, Objects::bundle);
+        self.look_at_returning(bound);
     }
 
     /// Whether the index has everything that the objects have. Entries that are applied together are told one by
@@ -413,7 +429,7 @@ impl Controllers {
     fn user(&mut self, controller: Controller) -> Arc<User> {
         let name = controller.account();
         let user = || match controller {
-            Controller::Kubernetes => api_server(),
+            Controller::Kubernetes | Controller::Allotment => api_server(),
             _ => errand::controller(name),
         };
         self.users.entry(name).or_insert_with(user).clone()

@@ -2,9 +2,11 @@
 
 use super::{Controller, Controllers};
 use crate::cell::{Objects, Role};
+use decide::controllers::allotment::Known;
 use decide::controllers::kubernetes_service::{self, Have};
 use decide::controllers::{Action, Plan, Pod, Target, endpoint_slices, endpoints, mirroring, slices};
 use objects::Tree;
+use objects::allotment;
 use objects::kinds;
 use objects::record::{Meta, Stored};
 use objects::request::Key;
@@ -75,6 +77,57 @@ impl Controllers {
         }
     }
 
+    /// A service changed: it may have given up what root has handed out.
+    pub(super) fn look_at_allotment_of(&mut self, before: Option<&Stored>, after: Option<&Stored>) {
+        let Some(before) = before else { return };
+        let Some((held, _)) = self.bundle.allotment(self.config.cell) else { return };
+        let left = after.map(|s| allotment::used_by(&s.tree())).unwrap_or_default();
+        let mut given_up = false;
+        for item in allotment::used_by(&before.tree()).difference(&left) {
+            self.freed.extend(held.reserved.iter().find(|r| r.item == *item).cloned());
+            given_up |= held.allows(*item);
+        }
+        if given_up {
+            self.look_at_allotment();
+        }
+    }
+
+    /// What root has handed out may not be used any more.
+    pub(super) fn look_at_allotment(&mut self) {
+        if self.allotted.is_some() {
+            self.add(Controller::Allotment, Key { storage: allotment::STORAGE.into(), name: "".into() });
+        }
+    }
+
+    /// Root's objects changed: perhaps what it has handed out.
+    pub(super) fn look_at_handing_out(&mut self) {
+        let cell = self.config.cell;
+        let revision = self.bundle.allotment(cell).map(|(held, _)| held.revision);
+        if self.allotted != revision {
+            self.allotted = revision;
+            self.returning = self.bundle.ending(cell);
+            self.look_at_allotment();
+        }
+    }
+
+    /// What is being returned can be, once the log is bound.
+    pub(super) fn look_at_returning(&mut self, bound: u64) {
+        if self.returning.is_some_and(|at| bound >= at.get()) {
+            self.returning = None;
+            self.look_at_allotment();
+        }
+    }
+
+    pub(super) fn plan_allotment(&mut self, objects: &Objects) -> Plan {
+        let Some((held, record)) = self.bundle.allotment(self.config.cell) else { return Plan::default() };
+        self.freed.retain(|f| held.reserved.contains(f));
+        let used = objects.list(SERVICE).flat_map(|(_, s)| allotment::used_by(&s.tree())).collect();
+        let is_bound = objects.bundle() >= held.revision.get();
+        let intent = self.config.settings.intent;
+        let known = Known { used: &used, freed: &self.freed, is_bound, intent };
+        decide::controllers::allotment::plan(&record, known, self.now.wall)
+    }
+
     fn add_service(&mut self, name: &str) {
         for controller in [Controller::Endpoints, Controller::EndpointSlices, Controller::Mirroring] {
             self.add(controller, service_key(name));
@@ -127,7 +180,7 @@ impl Controllers {
         let (service, endpoints, slice) = (get(SERVICE), get(ENDPOINTS), get(SLICE));
         let have = Have { service: service.as_ref(), endpoints: endpoints.as_ref(), slice: slice.as_ref() };
         // The first address of the services is the API's.
-        let address = self.config.settings.api_address();
+        let address = self.config.settings.services.api();
         kubernetes_service::plan(&have, address, &self.gateways.addresses, self.gateways.port)
     }
 

@@ -10,6 +10,7 @@ use crate::cell::Objects;
 use decide::controllers::garbage::{self, Item, Presence};
 use decide::controllers::{Plan, Pod, Refused, Target, deployment, events, node_lifecycle, replicaset, ttl};
 use objects::Tree;
+use objects::allotment;
 use objects::kinds::{self, Home};
 use objects::record::{Meta, Owner, Stored};
 use objects::request::{Key, Shared};
@@ -25,6 +26,9 @@ const LOOKED_MAX: usize = 4096;
 impl Controllers {
     /// An object changed, or is seen for the first time.
     pub(super) fn look_at(&mut self, key: &Key, before: Option<&Stored>, after: Option<&Stored>) {
+        if &*key.storage == SERVICE {
+            self.look_at_allotment_of(before, after);
+        }
         let (before, after) = (before.map(|s| &*s.meta), after.map(|s| &*s.meta));
         match &*key.storage {
             POD => {
@@ -129,6 +133,7 @@ impl Controllers {
     /// Root's objects changed: owners may be gone, or the namespace may be going.
     pub(super) fn look_at_bundle(&mut self) {
         self.look_at_namespace();
+        self.look_at_handing_out();
         let foreign: Vec<Key> = self.index.foreign.iter().cloned().collect();
         for key in foreign {
             let Some(stored) = self.objects.as_ref().and_then(|o| o.get(&key.storage, &key.name)) else { continue };
@@ -173,6 +178,7 @@ impl Controllers {
             (Controller::ServiceAccount, stored) => self.plan_service_account(stored),
             (Controller::RootCa, stored) => self.plan_root_ca(stored),
             (Controller::Kubernetes, _) => self.plan_kubernetes(&objects),
+            (Controller::Allotment, _) => self.plan_allotment(&objects),
             (Controller::Endpoints, service) => self.plan_endpoints(&objects, &work.key.name, service),
             (Controller::Mirroring, service) => self.plan_mirror(&objects, &work.key.name, service.as_ref()),
             (Controller::Events, _) => self.plan_events(&objects),
@@ -245,7 +251,12 @@ impl Controllers {
             })
             .collect();
         let item = Item { kind, name: &key.name, meta: &stored.meta, revision: stored.revision };
-        let plan = garbage::plan(&item, &|owner| self.presence(owner), &dependents);
+        // What a namespace has is its own until it is gone: its services may outlive the order to delete it.
+        let presence = |owner: &Owner| match self.presence(owner) {
+            Presence::Waiting if *key.storage == *allotment::STORAGE => Presence::Present,
+            presence => presence,
+        };
+        let plan = garbage::plan(&item, &presence, &dependents);
         if self.index.foreign.contains(key) {
             // Nobody tells when an owner goes that is in no bundle.
             let at = self.now.mono + BELIEVED;

@@ -50,6 +50,7 @@ impl Controllers {
             self.add(controller, Key { storage: storage.into(), name: name.into() });
         }
         self.look_at_namespace();
+        self.look_at_handing_out();
         self.look_at_kubernetes();
     }
 

@@ -4,6 +4,7 @@
 pub mod bound;
 pub mod grant;
 pub mod impersonate;
+pub mod reserve;
 
 pub mod across;
 

@@ -9,7 +9,9 @@ use node::bundle::Bundle;
 use node::cell::{Cell, Config, Effect, Found, Input, Objects, Outcome, ReplyTo, Role};
 use node::controllers::{self, Controllers};
 use node::errand::{Answered, Errand, ErrandId};
+use node::gateway::reserve;
 use node::genesis;
+use objects::allotment::{self, Allotment, Ranges, Wanted};
 use objects::decision::Payload;
 use objects::kinds;
 use objects::request::{Body, Config as Settings, Options, Request, User, Verb};
@@ -95,6 +97,11 @@ fn root(_: Now, errand: &Errand) -> Answered {
         (Body::Object { tree, .. }, "Namespace") => Ok(tree.clone()),
         (Body::Object { tree, .. }, "Event") => Ok(tree.clone()),
         (_, "Node") => Ok(json!({"metadata": {"uid": "node"}})),
+        (Body::Object { tree, .. }, "Allotment") => {
+            let mut own = Allotment::default();
+            allotment::hand_out(&Wanted::of(tree), &mut own, &[], &Ranges::default(), 0, START);
+            Ok(json!({"metadata": {"name": cell_id().to_string(), "resourceVersion": "1"}, "spec": own.spec()}))
+        }
         _ => panic!("{:?} {:?} was not expected", errand.verb, errand.kind),
     }
 }
@@ -373,9 +380,17 @@ impl World {
     }
 
     fn send(&mut self, n: u64, request: Request) -> Answered {
-        self.step(Input::Request { to: ReplyTo(n), request: Arc::new(request) });
+        self.step(Input::Request { to: ReplyTo(n), request: Arc::new(request.clone()) });
         self.sync();
-        answer(self.outcomes.remove(&n).expect("a leader alone answers at once"))
+        match self.outcomes.remove(&n).expect("a leader alone answers at once") {
+            Outcome::Reserve(wanted) => {
+                let user = Arc::new(User { groups: vec!["system:masters".into()], ..User::default() });
+                let question = reserve::question(&request, &wanted, user).unwrap();
+                let answered = (self.elsewhere)(self.now, &question);
+                self.send(n, reserve::with_answer(&request, *wanted, answered)?)
+            }
+            outcome => answer(outcome),
+        }
     }
 
     pub(crate) fn create(&mut self, tree: Value) -> Value {

@@ -845,6 +845,17 @@ pub static KINDS: &[Kind] = &[
         type_name: "io.k8s.api.storagemigration.v1.StorageVersionMigration",
         ..CLUSTER
     },
+    // Of our own, for no client: see `crate::allotment`.
+    Kind {
+        group: "beemesh.io",
+        kind: "Allotment",
+        plural: "allotments",
+        singular: "allotment",
+        subresources: &[sub("reserve", CREATE)],
+        storage: crate::allotment::STORAGE,
+        type_name: "io.beemesh.v1.Allotment",
+        ..CLUSTER
+    },
 ];
 
 /// Kinds that only ever are the body of a subresource.

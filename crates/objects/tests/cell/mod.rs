@@ -2,6 +2,7 @@
 //! network, no threads: what is left is what `objects` decides.
 
 use base::{Clock, Origin, RequestId, Revision, Uid, Wall};
+use objects::allotment::{API_VERSION, Allotment, Given};
 use objects::codec;
 use objects::decide::decide;
 use objects::decision::{Decision, Payload};
@@ -177,6 +178,34 @@ impl Mesh {
             }
             Decision::Watch(_) | Decision::Stream(_) => {
                 return Response { status: 200, warnings: vec![], body: Tree::Null };
+            }
+            // As a gateway does: root is asked, and then the cell again.
+            Decision::Reserve(wanted) => {
+                let (group, version) = API_VERSION.split_once('/').unwrap();
+                self.count += 1;
+                let masters = User { groups: vec!["system:masters".into()], ..User::default() };
+                let root = Request {
+                    id: RequestId(u128::from(self.count)),
+                    user: Arc::new(masters),
+                    verb: Verb::Create,
+                    kind: kinds::by_kind(group, version, "Allotment").unwrap(),
+                    namespace: None,
+                    name: Some(wanted.uid.as_str().into()),
+                    subresource: "reserve".into(),
+                    options: Options { dry_run: request.options.dry_run, ..Options::default() },
+                    body: Body::Object { tree: wanted.tree(), strict: vec![] },
+                    uid: Uid::from_chance(u128::from(self.count) << 80),
+                    suffix: self.count.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+                    ..request.clone()
+                };
+                let given = self.run(root);
+                if given.status >= 300 {
+                    return given;
+                }
+                let mut again = request;
+                let allotment = Allotment::of(&given.body);
+                again.options.given = Some(Arc::new(Given { wanted: *wanted, allotment }));
+                return self.run(again);
             }
             Decision::Token(token) => token.answer("t".into(), "2026-11-22T20:56:24Z".into()),
             Decision::Commit(plan) => {

@@ -3,7 +3,8 @@
 //! Each checker looks at the world from one side only: what the replicas of a cell are ([`election`], [`log`],
 //! [`applied`]), what its clients were told ([`register`], [`acknowledged`]), what those saw who watch it ([`watch`])
 //! or all namespaces ([`frontier`]), which nodes run what ([`award`],
-//! [`containers`]), and what controllers made of what was asked for ([`deployment`], [`owners`]).
+//! [`containers`]), what controllers made of what was asked for ([`deployment`], [`owners`]), and who has
+//! what there is once in the whole mesh ([`shared`]).
 
 pub mod acknowledged;
 pub mod applied;
@@ -16,6 +17,7 @@ pub mod frontier;
 pub mod log;
 pub mod owners;
 pub mod register;
+pub mod shared;
 pub mod watch;
 
 /// A rule that did not hold.

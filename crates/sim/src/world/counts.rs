@@ -54,6 +54,8 @@ counts! {
     deployments "deployments",
     made "pods made by controllers",
     collected "secrets collected",
+    services "services",
+    returned "reservations returned",
 }
 
 impl fmt::Display for Counts {

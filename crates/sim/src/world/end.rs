@@ -57,6 +57,8 @@ impl World {
         if let Some(control) = &self.control {
             (counts.deployments, counts.made) = control.counts();
             counts.collected = control.collected;
+            counts.services = control.shared.made;
+            counts.returned = control.shared.returned;
         }
         counts.cells = self.truths.len() as u64;
         counts.terms = self.truths.values().map(|t| t.election.terms() as u64).sum();

@@ -33,6 +33,7 @@ use node::cell::{Input, Role};
 use objects::request::{Config as Settings, Request};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ambush::Ambush;
 use gateway::Gateway;
@@ -61,6 +62,8 @@ const PATIENCE: u64 = 1_500 * MS;
 /// A third of the seeds has pods that people make, and another one pods that controllers make.
 const KINDS: u64 = 3;
 const WITH_CONTROLLERS: u64 = 1;
+/// What is reserved for a service that does not come is returned after this.
+const INTENT: Duration = Duration::from_secs(5);
 /// The cell whose Namespaces say which others there are.
 const ROOT: CellId = CellId(Uid(1));
 
@@ -220,7 +223,7 @@ impl World {
             faults: true,
             local: VecDeque::new(),
             settling: false,
-            settings: Arc::new(Settings::default()),
+            settings: Arc::new(Settings { intent: INTENT, ..Settings::default() }),
             truths: BTreeMap::new(),
             names: BTreeMap::new(),
             clients: (0..CLIENTS).map(|_| Client::default()).collect(),

@@ -201,6 +201,12 @@ impl World {
         if let Some(control) = self.control.as_mut().filter(|_| has_pods && !lossy) {
             control.observe(member)?;
         }
+        if let Some(control) = self.control.as_mut().filter(|_| !lossy) {
+            match cell {
+                ROOT => control.shared.observe_root(member)?,
+                _ => control.shared.observe(cell, member)?,
+            }
+        }
         for effect in fx {
             self.take(node, cell, effect)?;
         }

@@ -5,12 +5,14 @@
 //! order, and answers may overtake it.
 
 mod people;
+mod services;
 
 use super::scheduling::Then;
 use super::{MS, SECOND, World};
 use crate::checks::committed::Committed;
 use crate::checks::deployment::{DEPLOYMENT, Deployments, POD, REPLICA_SET};
 use crate::checks::owners::SECRET;
+use crate::checks::shared::Shared;
 use crate::checks::{Checked, deployment, owners};
 use crate::ports::Bug;
 use agree::cell::Member;
@@ -26,6 +28,8 @@ use std::sync::Arc;
 pub(in crate::world) enum Happening {
     /// Somebody wants something.
     People,
+    /// Somebody wants something of a service.
+    Services,
     Wake {
         keeper: usize,
         boot: u64,
@@ -53,9 +57,11 @@ struct Beside {
 /// The controllers' part of the world.
 pub(in crate::world) struct Scene {
     dice: Chance,
+    dice_of_services: Chance,
     beside: BTreeMap<(usize, CellId), Beside>,
     committed: Committed,
     deployments: Deployments,
+    pub(super) shared: Shared,
     /// How many entries were told, for the bug at that port.
     entries: u64,
     made: u64,
@@ -66,9 +72,11 @@ impl Scene {
     pub(super) fn new(chance: &Chance) -> Scene {
         Scene {
             dice: chance.stream("controllers"),
+            dice_of_services: chance.stream("services"),
             beside: BTreeMap::new(),
             committed: Committed::new(&[DEPLOYMENT, REPLICA_SET, POD, SECRET]),
             deployments: Deployments::default(),
+            shared: Shared::default(),
             entries: 0,
             made: 0,
             collected: 0,
@@ -101,12 +109,14 @@ impl World {
     pub(super) fn begin_control(&mut self) {
         if self.control.is_some() {
             self.control(300 * MS, Happening::People);
+            self.control(300 * MS, Happening::Services);
         }
     }
 
     pub(super) fn happen_to_control(&mut self, happening: Happening) -> Checked {
         match happening {
             Happening::People => self.manage(),
+            Happening::Services => self.serve(),
             Happening::Wake { keeper, boot, cell } if self.keepers[keeper].boot == boot => {
                 if let Some(b) = self.beside(keeper, cell) {
                     b.woken_at = u64::MAX;
@@ -130,9 +140,10 @@ impl World {
         let Some(up) = &self.keepers[keeper].up else { return };
         let bundle = up.bundle.clone();
         let Some(role) = up.seats.get(&cell).map(|s| s.role.clone()) else { return };
+        let settings = &self.settings;
         let Some(s) = &mut self.control else { return };
         let b = s.beside.entry((keeper, cell)).or_insert_with(|| {
-            let (ca_pem, settings) = ("PEM".into(), Arc::default());
+            let (ca_pem, settings) = ("PEM".into(), settings.clone());
             let machine = Controllers::new(Config { cell, role, ca_pem, settings }, bundle.clone());
             Beside { machine, term: 0, woken_at: u64::MAX, told_at: 0 }
         });
@@ -239,6 +250,7 @@ impl World {
 
     pub(super) fn end_control(&self) -> Checked {
         let Some(s) = &self.control else { return Ok(()) };
+        s.shared.settled()?;
         owners::settled(&s.committed)?;
         deployment::settled(&s.committed)
     }

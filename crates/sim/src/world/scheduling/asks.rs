@@ -4,13 +4,15 @@
 use super::{Happening, MS, NAMESPACE, World, host};
 use crate::checks::Checked;
 use crate::keeper::EPOCH_MS;
+use crate::ports::Bug;
 use crate::world::ROOT;
 use base::{CellId, RequestId, Uid, Wall};
 use node::cell::{Input, Outcome, ReplyTo};
 use node::errand::{Answered, ErrandId};
-use node::gateway::home;
+use node::gateway::{home, reserve};
 use node::scheduling::LeaderInput;
 use objects::Tree;
+use objects::allotment::{self, Allotment, Ranges, Wanted};
 use objects::decision::Payload;
 use objects::kinds;
 use objects::request::{Body, Options, Request, User, Verb};
@@ -34,6 +36,8 @@ pub(super) struct Ask {
     attempt: u64,
     until: u64,
     then: Then,
+    /// What root is asked for on its behalf meanwhile.
+    wanted: Option<Box<Wanted>>,
 }
 
 /// Whose it is.
@@ -47,6 +51,8 @@ pub(in crate::world) enum Then {
     Pods { host: usize, boot: u64, id: ErrandId },
     /// An errand of a cell's controllers, of this start of their keeper.
     Controllers { keeper: usize, boot: u64, cell: CellId, id: ErrandId },
+    /// A gateway's, which asks root for what another request of its needs.
+    Gateway { ask: u64 },
     /// Somebody who does not wait for the answer.
     Nobody,
 }
@@ -59,7 +65,7 @@ impl World {
         let ask = s.next;
         self.attempts += 1;
         let attempt = self.attempts;
-        s.asks.insert(ask, Ask { request: Arc::new(request), keeper, attempt, until, then });
+        s.asks.insert(ask, Ask { request: Arc::new(request), keeper, attempt, until, then, wanted: None });
         let delay = s.dice.range(1, 5) * MS / 2;
         self.scene(delay, Happening::Arrives { ask, attempt });
         self.scene(PATIENCE, Happening::Again { ask, attempt });
@@ -128,6 +134,7 @@ impl World {
                 self.asked(ask, Ok(tree));
             }
             Outcome::Refused(status) => self.asked(ask, Err(status.clone())),
+            Outcome::Reserve(wanted) => self.ask_root(ask, wanted),
             Outcome::List { plan, snapshot } => {
                 let listed = plan.run(snapshot.iter(None), snapshot.revision());
                 let items: Vec<Tree> = listed.items.iter().map(|s| s.tree()).collect();
@@ -162,7 +169,50 @@ impl World {
                     self.control_answered(keeper, cell, id, answer);
                 }
             }
+            Then::Gateway { ask } => self.root_answered(ask, answer),
             Then::Nobody => {}
+        }
+    }
+
+    /// A cell has not decided a request: root is asked first for what it needs.
+    fn ask_root(&mut self, ask: u64, wanted: &Wanted) {
+        let admin = Arc::new(User { name: "admin".into(), groups: vec!["system:masters".into()], ..User::default() });
+        self.attempts += 1;
+        let attempt = self.attempts;
+        let wall = Wall(EPOCH_MS + self.now / MS);
+        let Some(s) = &mut self.pods else { return };
+        let Some(a) = s.asks.get_mut(&ask) else { return };
+        // Whatever the cell says now of the first attempt comes too late.
+        a.attempt = attempt;
+        a.wanted = Some(Box::new(wanted.clone()));
+        if self.bug == Bug::RootUnasked {
+            let mut own = Allotment::default();
+            allotment::hand_out(wanted, &mut own, &[], &Ranges::default(), s.dice.u64(), wall);
+            return self.root_answered(
+                ask,
+                Ok(json!({"metadata": {"name": wanted.uid, "resourceVersion": "1"}, "spec": own.spec()})),
+            );
+        }
+        let (keeper, until) = (a.keeper, a.until);
+        let Some(question) = reserve::question(&a.request, wanted, admin) else { return };
+        let id = RequestId(s.dice.u128());
+        let request = question.request(id, wall, Uid::from_chance(s.dice.u128()), s.dice.u64());
+        self.ask(keeper, request, until.saturating_sub(self.now), Then::Gateway { ask });
+    }
+
+    /// Root has answered, or nobody has for it: the cell is asked again.
+    fn root_answered(&mut self, ask: u64, answer: Answered) {
+        let Some(s) = &mut self.pods else { return };
+        let Some(a) = s.asks.get_mut(&ask) else { return };
+        let Some(wanted) = a.wanted.take() else { return };
+        match reserve::with_answer(&a.request, *wanted, answer) {
+            Ok(again) => {
+                a.request = Arc::new(again);
+                let (attempt, delay) = (a.attempt, s.dice.range(1, 5) * MS / 2);
+                self.scene(delay, Happening::Arrives { ask, attempt });
+                self.scene(PATIENCE, Happening::Again { ask, attempt });
+            }
+            Err(refused) => self.asked(ask, Err(refused)),
         }
     }
 
@@ -195,6 +245,16 @@ impl World {
     /// The same, of another kind.
     pub(in crate::world) fn want_of(&mut self, kind: &str, verb: Verb, name: &str, body: Body) {
         self.want_with(kind, verb, (name, ""), body);
+    }
+
+    /// The same, in another namespace.
+    pub(in crate::world) fn want_in(&mut self, namespace: &Arc<str>, kind: &str, verb: Verb, name: &str, body: Body) {
+        let keepers = self.keepers.len() as u64;
+        let Some(mut request) = self.request(kind, verb, (name, ""), body) else { return };
+        request.namespace = Some(namespace.clone());
+        let known = self.names.get(namespace).and_then(|c| self.answers.get(c).copied());
+        let Some(any) = self.pods.as_mut().map(|s| s.dice.below(keepers) as usize) else { return };
+        self.ask(known.unwrap_or(any), request, PERSON, Then::Nobody);
     }
 
     fn want_with(&mut self, kind: &str, verb: Verb, (name, sub): (&str, &str), body: Body) {
