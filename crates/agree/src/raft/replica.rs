@@ -868,6 +868,7 @@ impl Replica {
                 return;
             }
             (s.number, s.again, s.back) = (next, false, None);
+            s.most = s.most.max(next);
             fx.push(Effect::WantPiece { to: from, index, number: next });
         }
     }
@@ -916,8 +917,10 @@ impl Replica {
             let body = Body::PieceArrived { index, next: number + 1 };
             return self.say(from, body, fx);
         }
-        if number == 0 && self.staging.as_ref().is_none_or(|s| (s.from, s.leader_term, s.index) != (from, term, index))
-        {
+        // The first piece begins anew what is not whole: a snapshot that was given up and begun again at the same index
+        // may be cut otherwise. One that comes late costs the sender two more questions.
+        let other = |s: &Staging| (s.from, s.leader_term, s.index) != (from, term, index) || !s.whole;
+        if number == 0 && self.staging.as_ref().is_none_or(other) {
             let members = members.clone();
             let (leader_term, next, whole) = (term, 0, false);
             self.staging = Some(Staging { from, leader_term, index, index_term, members, next, whole });
