@@ -39,7 +39,9 @@ fn mesh() -> Mesh {
                 "containers": [{"name": "c", "image": "i", "imagePullPolicy": "Always",
                     "terminationMessagePolicy": "File",
                     "envFrom": [{"configMapRef": {"name": format!("{pod}-env")}}]}],
-                "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": format!("{pod}-claim")}}]},
+                "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": format!("{pod}-claim")}},
+                    {"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "a"}},
+                        {"serviceAccountToken": {"path": "b", "audience": "vault"}}]}}]},
             "status": {"phase": "Running"}});
         insert(&mut m, "", "v1", "pods", object);
         for (plural, kind, suffix) in [
@@ -282,8 +284,26 @@ fn a_node_gets_tokens_for_its_own_pods_by_uid() {
     let ask = |bound: Value| json!({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": {"boundObjectRef": bound}});
     let pod = |name: &str, uid: &str| ask(json!({"kind": "Pod", "apiVersion": "v1", "name": name, "uid": uid}));
     let of = |account: &str| format!("{A}/serviceaccounts/{account}/token");
+    let for_whom = |audiences: Value| {
+        let mut ask = pod("mine", &mine);
+        ask["spec"]["audiences"] = audiences;
+        ask
+    };
     check(vec![
         ("POST", of("mine-account"), pod("mine", &mine), Ok(201)),
+        ("POST", of("mine-account"), for_whom(json!(["vault"])), Ok(201)),
+        (
+            "POST",
+            of("mine-account"),
+            for_whom(json!(["bank"])),
+            Err("audience \"bank\" not found in pod spec volume".into()),
+        ),
+        (
+            "POST",
+            of("mine-account"),
+            for_whom(json!(["vault", "bank"])),
+            Err("node may only request 0 or 1 audiences".into()),
+        ),
         ("POST", of("other-account"), pod("other", &other), Err(unrelated("create", "serviceaccounts/token"))),
         (
             "POST",

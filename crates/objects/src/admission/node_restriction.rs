@@ -9,8 +9,9 @@ use crate::Tree;
 use crate::decide::{Operation, Visit};
 use crate::kinds::by_resource;
 use crate::kinds::pod::references::{Referent, refers_to_any};
-use crate::kinds::tree::{Fields, same};
+use crate::kinds::tree::{Fields, same, text};
 use crate::rbac::node::{LEASES, identity};
+use crate::rbac::{self, Attributes};
 use crate::status::{Status, quote};
 use std::collections::BTreeSet;
 
@@ -59,7 +60,7 @@ pub(super) fn admit(visit: &Visit<'_>, op: Operation, obj: &Tree, old: Option<&T
     checked.map_err(|why| Box::new(Status::forbidden(visit.kind, name, &why)))
 }
 
-/// Refuses a node's request for a token that is not bound to a pod on it, by uid.
+/// Refuses a node's request for a token that is not bound to a pod on it, by uid, or not one of that pod's.
 pub(crate) fn token(visit: &Visit<'_>, request: &Tree) -> Outcome<()> {
     let Some(node) = identity(&visit.req.user) else { return Ok(()) };
     let refuse = |why: &str| Err(Box::new(Status::forbidden(visit.kind, visit.name(), why)));
@@ -84,7 +85,30 @@ pub(crate) fn token(visit: &Visit<'_>, request: &Tree) -> Outcome<()> {
     if pod.meta.field("spec.nodeName") != node {
         return refuse("node requested token bound to a pod scheduled on a different node");
     }
-    Ok(())
+    audience(visit, request, &pod.tree()).or_else(|why| refuse(&why))
+}
+
+/// A node may have tokens for whom its pods' volumes are made, and for whom it is allowed besides (KEP-4935).
+fn audience(visit: &Visit<'_>, request: &Tree, pod: &Tree) -> Result<(), String> {
+    let asked = match request.at("spec").list("audiences") {
+        [] => "",
+        [one] => text(one),
+        _ => return Err("node may only request 0 or 1 audiences".into()),
+    };
+    let sources = pod.at("spec").list("volumes").iter().flat_map(|v| v.at("projected").list("sources"));
+    let mut tokens = sources.map(|s| s.at("serviceAccountToken")).filter(|t| t.is_object());
+    let attributes = Attributes {
+        verb: "request-serviceaccounts-token-audience".into(),
+        namespace: visit.namespace().into(),
+        resource: asked.into(),
+        name: visit.name().into(),
+        ..Attributes::default()
+    };
+    if tokens.any(|t| t.text("audience") == asked) || rbac::authorize(&visit.req.user, &attributes, visit.view).is_ok()
+    {
+        return Ok(());
+    }
+    Err(format!("audience {} not found in pod spec volume", quote(asked)))
 }
 
 fn pod(visit: &Visit<'_>, node: &str, op: Operation, obj: &Tree, old: Option<&Tree>) -> Result<(), String> {
