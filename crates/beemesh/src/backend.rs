@@ -105,6 +105,9 @@ impl Node {
         for _ in 0..reserve::ROUNDS {
             let settled = self.ask_cell(request.clone(), &mut retry).await;
             let Outcome::Reserve(wanted) = settled.outcome else { return settled };
+            if clock::now().mono >= retry.until() {
+                return refused(reserve::overtaken());
+            }
             let question = reserve::question(&request, &wanted, Arc::new(system()));
             let Some(question) = question else { return refused(Box::new(Status::internal("no kind Allotment"))) };
             // Root itself wants nothing of root: this goes no deeper.

@@ -182,12 +182,17 @@ impl Allotment {
     }
 
     /// Whether nobody else of the mesh can have it.
-    fn holds(&self, item: Item) -> bool {
+    pub fn holds(&self, item: Item) -> bool {
         matches!(item, Item::Address(ip) if self.blocks.iter().any(|b| b.contains(ip)))
             || self.reserved.iter().any(|r| r.item == item)
     }
 
     fn reserve(&mut self, item: Item, service: &str, now: Wall) {
+        // Of its own block it has it anyway; who asks for no service in particular changes nothing about whose it is.
+        let in_block = matches!(item, Item::Address(ip) if self.blocks.iter().any(|b| b.contains(ip) && !b.ending));
+        if in_block || (service.is_empty() && self.allows(item)) {
+            return;
+        }
         self.reserved.retain(|r| r.item != item);
         self.reserved.push(Reserved { item, service: service.to_owned(), since: now, ending: false });
     }
@@ -286,26 +291,37 @@ impl Default for Ranges {
     }
 }
 
-/// Hands out what is wanted, as far as it is to be had, to the namespace that has `own`; `others` are all others'.
-/// `chance` keeps apart what is handed out at once, and what was returned from being used again at once.
+/// Hands out what is wanted to the namespace that has `own`; `others` are all others'. Of what was chosen as much as is
+/// to be had, so that it can be said what is not; of the rest all or nothing, and nothing if something chosen is not to
+/// be had: it would stay reserved for a service that is not made. `chance` keeps apart what is handed out at once, and
+/// what was returned from being used again at once.
 pub fn hand_out(wanted: &Wanted, own: &mut Allotment, others: &[Allotment], ranges: &Ranges, chance: u64, now: Wall) {
-    if wanted.block_after.is_some_and(|n| n >= own.blocks.len())
-        && let Some(block) = free_block(own, others, ranges, chance)
-    {
-        own.blocks.push(block);
-    }
-    for item in &wanted.chosen {
+    let is_to_be_had = |item: &Item| {
         let known = match item {
             Item::Address(ip) => ranges.contains(*ip) && *ip != ranges.api(),
             Item::Port(port) => (ranges.ports.0..=ranges.ports.1).contains(port),
         };
-        if known && !others.iter().any(|o| o.holds(*item)) {
-            own.reserve(*item, &wanted.service, now);
+        known && !others.iter().any(|o| o.holds(*item))
+    };
+    for item in wanted.chosen.iter().filter(|i| is_to_be_had(i)) {
+        own.reserve(*item, &wanted.service, now);
+    }
+    if !wanted.chosen.iter().all(is_to_be_had) {
+        return;
+    }
+    let mut new = own.clone();
+    if wanted.block_after.is_some_and(|n| n >= own.blocks.len()) {
+        match free_block(own, others, ranges, chance) {
+            Some(block) => new.blocks.push(block),
+            None => return,
         }
     }
-    for port in free_ports(own, others, ranges, chance).into_iter().take(wanted.ports) {
-        own.reserve(Item::Port(port), &wanted.service, now);
+    let free = free_ports(&new, others, ranges, chance);
+    let Some(ports) = free.get(..wanted.ports) else { return };
+    for port in ports {
+        new.reserve(Item::Port(*port), &wanted.service, now);
     }
+    *own = new;
 }
 
 /// A block nobody has anything of; when there is no whole one, the longest run that is left of any. O(all service
@@ -395,9 +411,14 @@ mod tests {
         for round in 0..40u64 {
             let i = (round % 5) as usize;
             let mut own = all.remove(i);
-            let wanted = Wanted { block_after: Some(own.blocks.len()), ports: 3, ..Wanted::default() };
             let (blocks, reserved) = (own.blocks.len(), own.reserved.len());
-            hand_out(&wanted, &mut own, &all, &narrow(), round.wrapping_mul(0x9e37_79b9_7f4a_7c15), Wall(1));
+            let chance = round.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let block = Wanted { block_after: Some(own.blocks.len()), ..Wanted::default() };
+            hand_out(&block, &mut own, &all, &narrow(), chance, Wall(1));
+            for ports in [3, 1] {
+                let wanted = Wanted { ports, ..Wanted::default() };
+                hand_out(&wanted, &mut own, &all, &narrow(), chance, Wall(1));
+            }
             let new = own.blocks.iter().skip(blocks).flat_map(|b| b.addresses());
             assert!(new.collect::<Vec<_>>().into_iter().all(|a| seen.insert(a)), "an address twice");
             assert!(own.reserved.iter().skip(reserved).all(|r| ports.insert(r.item)), "a port twice");
@@ -424,6 +445,10 @@ mod tests {
         assert!(chosen.iter().all(|i| one.allows(*i)));
         let block = one.blocks[0];
         assert_eq!(block.addresses().count(), 16);
+        let again = Wanted { chosen: vec![chosen[0], Item::Address(block.first)], ..Wanted::default() };
+        let before = one.clone();
+        hand_out(&again, &mut one, &[], &ranges, 5, Wall(2));
+        assert_eq!(one, before, "it has that");
         // Asked again it is not two.
         hand_out(&wanted, &mut one, &[], &ranges, 6, Wall(2));
         assert_eq!((one.blocks.len(), one.reserved.len()), (1, 2));
@@ -434,11 +459,15 @@ mod tests {
             Item::Address(ip("10.44.0.7")),
             port(29999),
         ];
-        let wanted = Wanted { chosen: [chosen.clone(), beyond].concat(), ..Wanted::default() };
         let mut two = Allotment::default();
         one.reserved.iter_mut().for_each(|r| r.ending = true);
-        hand_out(&wanted, &mut two, &[one.clone()], &ranges, 7, Wall(3));
-        assert_eq!(two, Allotment::default(), "not even what is being returned");
+        for item in chosen.iter().chain(&beyond) {
+            let chosen = vec![port(30090), *item];
+            let wanted = Wanted { chosen, block_after: Some(0), ports: 5, ..Wanted::default() };
+            hand_out(&wanted, &mut two, &[one.clone()], &ranges, 7, Wall(3));
+            let has: Vec<Item> = two.reserved.iter().map(|r| r.item).collect();
+            assert_eq!((two.blocks.len(), has), (0, vec![port(30090)]), "{item}: not even what is being returned");
+        }
         assert!(chosen.iter().all(|i| !one.allows(*i)));
         // Who had it may have it again.
         hand_out(&wanted, &mut one, &[two], &ranges, 7, Wall(3));

@@ -1,12 +1,15 @@
 //! What a namespace has reserved in root and uses no more goes back ([`objects::allotment`] has the rules, and why
 //! they need no clock).
 
-use super::{Action, Plan, text};
+use super::{Action, Plan};
 use base::Wall;
 use objects::Tree;
-use objects::allotment::{Allotment, Item, Reserved};
+use objects::allotment::{Allotment, Item, Reserved, Wanted};
 use std::collections::BTreeSet;
 use std::time::Duration;
+
+/// So much that services have already is reserved for them by one plan.
+const ADOPTED: usize = 64;
 
 /// What is known of an Allotment beside its record.
 #[derive(Clone, Copy, Debug)]
@@ -23,11 +26,22 @@ pub struct Known<'a> {
     pub intent: Duration,
 }
 
-/// What is to become of an Allotment, given as its `record` as root has it.
-pub fn plan(record: &Tree, known: Known<'_>, now: Wall) -> Plan {
+/// What is to become of an Allotment, given as its `record` as root has it, if it has one. `own` is the namespace.
+pub fn plan(record: Option<&Tree>, own: &Wanted, known: Known<'_>, now: Wall) -> Plan {
     let mut plan = Plan::default();
-    let mut new = Allotment::of(record);
-    let namespace = text(&record["metadata"]["ownerReferences"][0]["name"]);
+    let mut new = record.map(Allotment::of).unwrap_or_default();
+    let namespace = &own.namespace;
+    // Of an older release, or of a record that was lost. One by one, since what others have is not to be had; who has
+    // it first keeps it, and so do they.
+    let lacking: Vec<Item> = known.used.iter().filter(|i| !new.holds(**i)).take(ADOPTED).copied().collect();
+    for item in lacking {
+        plan.because(format!("{item} is used in {namespace}, and root does not know"));
+        plan.actions.push(Action::Reserve { wanted: Wanted { chosen: vec![item], ..own.clone() } });
+    }
+    if !plan.actions.is_empty() {
+        return plan;
+    }
+    let Some(record) = record else { return plan };
     // Whether it stays, and how: `ending` is changed in place. `over`: it may go if it is not used.
     let mut settle = |what: &dyn std::fmt::Display, ending: &mut bool, is_used: bool, over: bool| {
         match (is_used, *ending) {
@@ -98,6 +112,10 @@ mod tests {
         json!({"blocks": [], "reserved": [reserved]})
     }
 
+    fn own() -> Wanted {
+        Wanted { namespace: "n".into(), uid: "u".into(), ..Wanted::default() }
+    }
+
     /// What the plan makes of the record, if it changes anything.
     fn after(plan: &Plan) -> Option<Allotment> {
         plan.actions.first().map(|a| match a {
@@ -125,7 +143,7 @@ mod tests {
             let used: BTreeSet<Item> = used.then_some(Item::Port(30080)).into_iter().collect();
             let freed = if freed { Allotment::of(&record).reserved } else { Vec::new() };
             let known = Known { used: &used, freed: &freed, is_bound, intent: INTENT };
-            let plan = plan(&record, known, SINCE + Duration::from_secs(seconds));
+            let plan = plan(Some(&record), &own(), known, SINCE + Duration::from_secs(seconds));
             let left = after(&plan).map(|a| (!a.reserved.is_empty(), a.reserved.iter().any(|r| r.ending)));
             assert_eq!((left, plan.again), want, "{is}");
         }
@@ -137,7 +155,7 @@ mod tests {
         let mut freed = Allotment::of(&record).reserved;
         freed[0].service = "an earlier one".into();
         let known = Known { used: &BTreeSet::new(), freed: &freed, is_bound: true, intent: INTENT };
-        assert_eq!(after(&plan(&record, known, SINCE)), None);
+        assert_eq!(after(&plan(Some(&record), &own(), known, SINCE)), None);
     }
 
     #[test]
@@ -146,13 +164,28 @@ mod tests {
         let record = record(&json!({"blocks": [block(1), block(2), block(3)], "reserved": []}));
         let used = BTreeSet::from([Item::Address("10.43.2.9".parse().unwrap())]);
         let known = Known { used: &used, freed: &[], is_bound: true, intent: INTENT };
-        let ending = after(&plan(&record, known, SINCE)).unwrap();
+        let ending = after(&plan(Some(&record), &own(), known, SINCE)).unwrap();
         assert_eq!(ending.blocks.iter().map(|b| b.ending).collect::<Vec<_>>(), [false, false, true]);
         let mut ended = record.clone();
         ended["spec"] = ending.spec();
-        let left = after(&plan(&ended, known, SINCE)).unwrap();
+        let left = after(&plan(Some(&ended), &own(), known, SINCE)).unwrap();
         assert_eq!(left.blocks.len(), 2);
         ended["spec"] = left.spec();
-        assert_eq!(after(&plan(&ended, known, SINCE)), None);
+        assert_eq!(after(&plan(Some(&ended), &own(), known, SINCE)), None);
+    }
+
+    #[test]
+    fn what_services_have_already_is_asked_for() {
+        let used = BTreeSet::from([Item::Port(30080), Item::Port(30081)]);
+        let known = Known { used: &used, freed: &[], is_bound: true, intent: INTENT };
+        let asked = |record: Option<&Tree>| -> Vec<Item> {
+            let wanted = |a: &Action| match a {
+                Action::Reserve { wanted } => wanted.chosen.clone(),
+                other => panic!("{other:?}"),
+            };
+            plan(record, &own(), known, SINCE).actions.iter().flat_map(wanted).collect()
+        };
+        assert_eq!(asked(None), [Item::Port(30080), Item::Port(30081)]);
+        assert_eq!(asked(Some(&record(&reserved(false)))), [Item::Port(30081)]);
     }
 }

@@ -26,6 +26,7 @@ pub mod ttl;
 
 use base::Wall;
 use objects::Tree;
+use objects::allotment::Wanted;
 use objects::kinds::Kind;
 use objects::record::Meta;
 pub use pod::Pod;
@@ -112,6 +113,11 @@ pub enum Action {
         propagation: &'static str,
         /// Seconds of grace instead of its own.
         grace: Option<i64>,
+    },
+    /// Ask root for what services have and the namespace does not hold.
+    Reserve {
+        /// What is wanted.
+        wanted: Wanted,
     },
     /// Find out whether an object that another cell decides is there, by a read in that cell.
     Look {

@@ -91,8 +91,10 @@ impl Cell {
             Decision::Stream(stream) => {
                 self.hold_answer(now, false, asked, Finding::Other(Box::new(Outcome::Stream(stream))));
             }
-            // It rests on nothing: what root gives is looked at when the request comes again.
-            Decision::Reserve(wanted) => self.reply(asked.to, Outcome::Reserve(wanted), fx),
+            // What root gives is looked at when the request comes again; that it was not executed is said now.
+            Decision::Reserve(wanted) => {
+                self.hold_answer(now, true, asked, Finding::Other(Box::new(Outcome::Reserve(wanted))));
+            }
         }
     }
 

@@ -34,9 +34,11 @@ impl Batch {
             Action::Delete { .. } => Batch::Deletes,
             Action::Patch { .. } => Batch::Patches,
             Action::Look { .. } => Batch::Looks,
-            Action::Update { .. } | Action::UpdateStatus { .. } | Action::Finalize { .. } | Action::Event { .. } => {
-                Batch::Alone
-            }
+            Action::Update { .. }
+            | Action::UpdateStatus { .. }
+            | Action::Finalize { .. }
+            | Action::Reserve { .. }
+            | Action::Event { .. } => Batch::Alone,
         }
     }
 }
@@ -399,6 +401,10 @@ impl Controllers {
                     body["gracePeriodSeconds"] = json!(grace);
                 }
                 (Verb::Delete, kind_at(target)?, Some(target.name.clone()), "", object(body))
+            }
+            Action::Reserve { wanted } => {
+                let tree = wanted.tree();
+                (Verb::Create, kind_of(&tree)?, Some(wanted.uid.clone()), "reserve", object(tree))
             }
             Action::Look { target } => (Verb::Get, kind_at(target)?, Some(target.name.clone()), "", Body::None),
             Action::Event { .. } => return None,

@@ -6,10 +6,11 @@ use decide::controllers::allotment::Known;
 use decide::controllers::kubernetes_service::{self, Have};
 use decide::controllers::{Action, Plan, Pod, Target, endpoint_slices, endpoints, mirroring, slices};
 use objects::Tree;
-use objects::allotment;
+use objects::allotment::{self, Item, Wanted};
 use objects::kinds;
 use objects::record::{Meta, Stored};
 use objects::request::Key;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 pub(super) const SERVICE: &str = "Service";
@@ -84,7 +85,8 @@ impl Controllers {
         let left = after.map(|s| allotment::used_by(&s.tree())).unwrap_or_default();
         let mut given_up = false;
         for item in allotment::used_by(&before.tree()).difference(&left) {
-            self.freed.extend(held.reserved.iter().find(|r| r.item == *item).cloned());
+            let reserved = held.reserved.iter().find(|r| r.item == *item);
+            self.freed.extend(reserved.filter(|r| !self.freed.contains(r)).cloned());
             given_up |= held.allows(*item);
         }
         if given_up {
@@ -92,11 +94,9 @@ impl Controllers {
         }
     }
 
-    /// What root has handed out may not be used any more.
+    /// What root has handed out may not be used any more, or not be what is used.
     pub(super) fn look_at_allotment(&mut self) {
-        if self.allotted.is_some() {
-            self.add(Controller::Allotment, Key { storage: allotment::STORAGE.into(), name: "".into() });
-        }
+        self.add(Controller::Allotment, Key { storage: allotment::STORAGE.into(), name: "".into() });
     }
 
     /// Root's objects changed: perhaps what it has handed out.
@@ -119,13 +119,18 @@ impl Controllers {
     }
 
     pub(super) fn plan_allotment(&mut self, objects: &Objects) -> Plan {
-        let Some((held, record)) = self.bundle.allotment(self.config.cell) else { return Plan::default() };
-        self.freed.retain(|f| held.reserved.contains(f));
-        let used = objects.list(SERVICE).flat_map(|(_, s)| allotment::used_by(&s.tree())).collect();
+        let Role::Namespace(namespace) = &self.config.role else { return Plan::default() };
+        let found = self.bundle.allotment(self.config.cell);
+        let (held, record) = found.map_or_else(Default::default, |(held, record)| (held, Some(record)));
+        let mut used: BTreeSet<Item> = objects.list(SERVICE).flat_map(|(_, s)| allotment::used_by(&s.tree())).collect();
+        used.remove(&Item::Address(self.config.settings.services.api()));
+        self.freed.retain(|f| held.reserved.contains(f) && !used.contains(&f.item));
         let is_bound = objects.bundle() >= held.revision.get();
         let intent = self.config.settings.intent;
         let known = Known { used: &used, freed: &self.freed, is_bound, intent };
-        decide::controllers::allotment::plan(&record, known, self.now.wall)
+        let uid = self.config.cell.to_string();
+        let lacking = Wanted { namespace: namespace.to_string(), uid, ..Wanted::default() };
+        decide::controllers::allotment::plan(record.as_deref(), &lacking, known, self.now.wall)
     }
 
     fn add_service(&mut self, name: &str) {

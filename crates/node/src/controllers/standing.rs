@@ -51,6 +51,7 @@ impl Controllers {
         }
         self.look_at_namespace();
         self.look_at_handing_out();
+        self.look_at_allotment();
         self.look_at_kubernetes();
     }
 

@@ -57,6 +57,11 @@ impl Retry {
         Retry { until: now + Retry::PATIENCE, pause: Retry::FIRST, unknown: false }
     }
 
+    /// When it gives up.
+    pub fn until(&self) -> Time {
+        self.until
+    }
+
     /// What to do with an outcome.
     pub fn next(&mut self, now: Time, outcome: &Outcome) -> Next {
         match outcome {

@@ -49,7 +49,7 @@ pub fn with_answer(request: &Request, wanted: Wanted, answered: Answered) -> Res
     Ok(again)
 }
 
-/// Root was asked [`ROUNDS`] times, and others were always faster.
+/// Root was asked [`ROUNDS`] times, or for as long as a gateway asks, and others were always faster.
 pub fn overtaken() -> Box<Status> {
     Box::new(Status::too_many_requests(
         "others took what root had given for this service, again and again: nothing was executed; try again",

@@ -136,6 +136,12 @@ pub(super) fn allocate(visit: &mut Visit<'_>, service: &mut Tree, old: Option<&T
     address(visit, service, &mut room)?;
     ports(visit, service, &mut room)?;
     if !room.wanted.is_empty() {
+        // A dry run leaves nothing behind that a second question could build on.
+        if let Some(given) = room.given.filter(|_| visit.req.options.dry_run) {
+            room.wanted.chosen.extend(given.wanted.chosen);
+            room.wanted.ports += given.wanted.ports;
+            room.wanted.block_after = room.wanted.block_after.or(given.wanted.block_after);
+        }
         visit.wanted = Some(Box::new(room.wanted));
     }
     Ok(())

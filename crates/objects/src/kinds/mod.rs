@@ -31,6 +31,7 @@ pub mod tree;
 pub mod workload;
 
 pub use names::NameRule;
+use rows::OWN;
 pub use rows::{BODIES, KINDS};
 
 /// Which cell an object of a kind belongs to (architecture: cells `root`, one registry per hive, one per
@@ -113,12 +114,12 @@ impl Kind {
 
 /// The kind of a resource in a URL, served or not.
 pub fn by_resource(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
-    KINDS.iter().find(|k| k.plural == plural && k.group == group && k.version == version)
+    KINDS.iter().chain(OWN).find(|k| k.plural == plural && k.group == group && k.version == version)
 }
 
 /// The kind of an object or of a subresource's body, served or not.
 pub fn by_kind(group: &str, version: &str, kind: &str) -> Option<&'static Kind> {
-    KINDS.iter().chain(BODIES).find(|k| k.kind == kind && k.group == group && k.version == version)
+    KINDS.iter().chain(OWN).chain(BODIES).find(|k| k.kind == kind && k.group == group && k.version == version)
 }
 
 /// The kind of an object by its `apiVersion`, served or not.
@@ -129,7 +130,7 @@ pub fn by_api_version(api_version: &str, kind: &str) -> Option<&'static Kind> {
 
 /// The kind in whose version records of a storage group-kind are stored.
 pub fn by_storage(storage: &str) -> Option<&'static Kind> {
-    KINDS.iter().find(|k| k.storage == storage)
+    KINDS.iter().chain(OWN).find(|k| k.storage == storage)
 }
 
 /// Before create: metadata a client may not set, then the kind's own [`Rules::prepare_create`].
