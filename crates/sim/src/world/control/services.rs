@@ -7,7 +7,7 @@ use objects::request::{Body, PatchType, Verb};
 use serde_json::json;
 
 /// People stop here: what services give up is returned before the end.
-const QUIET: u64 = 42 * SECOND;
+const QUIET: u64 = 38 * SECOND;
 
 impl World {
     pub(super) fn serve(&mut self) {

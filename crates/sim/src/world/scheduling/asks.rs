@@ -99,9 +99,10 @@ impl World {
     pub(super) fn ask_again(&mut self, ask: u64, attempt: u64) {
         let keepers = self.keepers.len() as u64;
         let now = self.now;
-        let known = self.cell_of_pods().and_then(|c| self.answers.get(&c).copied());
         let Some(s) = &mut self.pods else { return };
         let Some(a) = s.asks.get_mut(&ask).filter(|a| a.attempt == attempt) else { return };
+        let cell = self.keepers[a.keeper].up.as_ref().map(|up| home(&a.request, &up.bundle, ROOT, REGISTRY));
+        let known = cell.and_then(|cell| self.answers.get(&cell).copied());
         if now >= a.until {
             return self.asked(ask, Err(Box::new(Status::timeout("nobody has answered", 0))));
         }
@@ -124,6 +125,11 @@ impl World {
         // The way back may lose it.
         if lost {
             return true;
+        }
+        if let (Outcome::Done(_), Some(a)) = (outcome, s.asks.get(&ask))
+            && let Some(up) = &self.keepers[a.keeper].up
+        {
+            self.answers.insert(home(&a.request, &up.bundle, ROOT, REGISTRY), a.keeper);
         }
         match outcome {
             Outcome::Done(answer) => {
