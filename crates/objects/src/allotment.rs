@@ -292,8 +292,8 @@ impl Default for Ranges {
 }
 
 /// Hands out what is wanted to the namespace that has `own`; `others` are all others'. Of what was chosen as much as is
-/// to be had, so that it can be said what is not; of the rest all or nothing, and nothing if something chosen is not to
-/// be had: it would stay reserved for a service that is not made. `chance` keeps apart what is handed out at once, and
+/// to be had, so that it can be said what is not; a block, since it serves other services as well; of ports all or
+/// none, and none if something chosen is not to be had: they would stay reserved for a service that is not made. `chance` keeps apart what is handed out at once, and
 /// what was returned from being used again at once.
 pub fn hand_out(wanted: &Wanted, own: &mut Allotment, others: &[Allotment], ranges: &Ranges, chance: u64, now: Wall) {
     let is_to_be_had = |item: &Item| {
@@ -306,22 +306,18 @@ pub fn hand_out(wanted: &Wanted, own: &mut Allotment, others: &[Allotment], rang
     for item in wanted.chosen.iter().filter(|i| is_to_be_had(i)) {
         own.reserve(*item, &wanted.service, now);
     }
-    if !wanted.chosen.iter().all(is_to_be_had) {
-        return;
+    if wanted.block_after.is_some_and(|n| n >= own.blocks.len())
+        && let Some(block) = free_block(own, others, ranges, chance)
+    {
+        own.blocks.push(block);
     }
-    let mut new = own.clone();
-    if wanted.block_after.is_some_and(|n| n >= own.blocks.len()) {
-        match free_block(own, others, ranges, chance) {
-            Some(block) => new.blocks.push(block),
-            None => return,
+    let free = free_ports(own, others, ranges, chance);
+    match free.get(..wanted.ports) {
+        Some(ports) if wanted.chosen.iter().all(is_to_be_had) => {
+            ports.iter().for_each(|port| own.reserve(Item::Port(*port), &wanted.service, now));
         }
+        _ => {}
     }
-    let free = free_ports(&new, others, ranges, chance);
-    let Some(ports) = free.get(..wanted.ports) else { return };
-    for port in ports {
-        new.reserve(Item::Port(*port), &wanted.service, now);
-    }
-    *own = new;
 }
 
 /// A block nobody has anything of; when there is no whole one, the longest run that is left of any. O(all service
@@ -466,7 +462,7 @@ mod tests {
             let wanted = Wanted { chosen, block_after: Some(0), ports: 5, ..Wanted::default() };
             hand_out(&wanted, &mut two, &[one.clone()], &ranges, 7, Wall(3));
             let has: Vec<Item> = two.reserved.iter().map(|r| r.item).collect();
-            assert_eq!((two.blocks.len(), has), (0, vec![port(30090)]), "{item}: not even what is being returned");
+            assert_eq!((two.blocks.len(), has), (1, vec![port(30090)]), "{item}: not even what is being returned");
         }
         assert!(chosen.iter().all(|i| !one.allows(*i)));
         // Who had it may have it again.

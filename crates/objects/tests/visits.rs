@@ -409,6 +409,12 @@ fn no_two_services_of_the_mesh_have_the_same_address_or_port() {
         assert_eq!(refused.status, 422);
         assert!(refused.body["message"].as_str().unwrap().contains(why), "{}", refused.body);
     }
+    // One without anything yet hears what is taken, not that nothing is left.
+    let tree = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "d"},
+        "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
+    m.insert(kinds::by_resource("", "v1", "namespaces").unwrap(), tree);
+    let refused = send(&mut m, "POST", &of("d"), service("x", chosen("", 30080)));
+    assert!(refused.body["message"].as_str().unwrap().contains("30080: provided port is"), "{}", refused.body);
     // Moved to another port it keeps its address, and has both ports until the first is returned.
     let moved = service("x", chosen("10.43.0.10", 30085));
     let moved = ok(send(&mut m, "PUT", &format!("{}/x", of("a")), moved));
