@@ -1,17 +1,18 @@
-//! Making keys and certificates: the root authority, cells' issuing keys, SVIDs, certificates for the API
-//! and for people.
+//! Making keys and certificates: nodes' keys, the root authority, certificates for people, and what all
+//! certificates of a mesh have in common.
 
 use crate::error::IdentityError;
 use crate::lifetime::{self, Lifetime};
-use crate::scope::{self, IssuerScope, Named};
-use crate::spiffe::SpiffeId;
-use crate::{GatewayNames, TrustDomain};
-use base::{CellId, NodeId, Wall};
+use crate::{AskedIssuer, TrustDomain, scope, verify};
+use base::{NodeId, Wall};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, SanType, SerialNumber, SigningKey,
 };
+use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -33,14 +34,19 @@ pub struct Credential {
 }
 
 impl Credential {
-    fn new(key: &KeyPair, leaf: &rcgen::Certificate, above: Option<&CaCertificate>, lifetime: Lifetime) -> Credential {
-        let mut chain = vec![leaf.der().clone()];
-        let mut chain_pem = leaf.pem();
-        if let Some(above) = above {
-            chain.push(above.der.clone());
-            chain_pem.push_str(&above.pem);
-        }
+    pub(crate) fn new(key: &KeyPair, chain: Vec<CertificateDer<'static>>, lifetime: Lifetime) -> Credential {
+        let chain_pem = chain.iter().map(|der| pem("CERTIFICATE", der)).collect();
         Credential { key_pem: key.serialize_pem(), chain_pem, chain, lifetime, key_der: key.serialize_der() }
+    }
+
+    /// From its PEM parts, as a file holds them; `None` if they do not belong together.
+    pub(crate) fn from_pem(key_pem: &str, chain_pem: &str) -> Option<Credential> {
+        let chain: Vec<CertificateDer<'static>> =
+            CertificateDer::pem_slice_iter(chain_pem.as_bytes()).collect::<Result<_, _>>().ok()?;
+        let key = KeyPair::from_pem_and_sign_algo(key_pem, &PKCS_ECDSA_P256_SHA256).ok()?;
+        let leaf = chain.first()?;
+        let lifetime = verify::certified_lifetime(leaf).ok()?;
+        (verify::certified_point(leaf)? == key.public_key_raw()).then(|| Credential::new(&key, chain, lifetime))
     }
 
     /// The private key as rustls takes it.
@@ -53,6 +59,17 @@ impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credential").field("lifetime", &self.lifetime).finish_non_exhaustive()
     }
+}
+
+/// RFC 7468: lines of 64 characters.
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let mut pem = format!("-----BEGIN {label}-----\n");
+    for line in text.as_bytes().chunks(64) {
+        pem.extend(line.iter().map(|b| char::from(*b)));
+        pem.push('\n');
+    }
+    pem + &format!("-----END {label}-----\n")
 }
 
 /// A node's own Ed25519 key: its public half is the [`NodeId`].
@@ -125,10 +142,16 @@ pub fn node_signed(node: NodeId, message: &[u8], signature: &[u8]) -> bool {
 
 /// A certificate that may sign others.
 #[derive(Clone)]
-struct CaCertificate {
-    pem: String,
-    der: CertificateDer<'static>,
-    lifetime: Lifetime,
+pub(crate) struct CaCertificate {
+    pub(crate) pem: String,
+    pub(crate) der: CertificateDer<'static>,
+    pub(crate) lifetime: Lifetime,
+}
+
+impl CaCertificate {
+    pub(crate) fn new(der: CertificateDer<'static>, lifetime: Lifetime) -> CaCertificate {
+        CaCertificate { pem: pem("CERTIFICATE", &der), der, lifetime }
+    }
 }
 
 /// What an authority's file holds.
@@ -139,11 +162,11 @@ pub(crate) struct StoredAuthority {
     not_before_ms: u64,
     not_after_ms: u64,
     /// Of an issuer: which scope its certificate carries, as printed.
-    scope: Option<String>,
+    pub(crate) scope: Option<String>,
     /// The subject's common name.
-    name: String,
+    pub(crate) name: String,
     /// Counts this cell's issuers on this node.
-    number: u64,
+    pub(crate) number: u64,
 }
 
 impl StoredAuthority {
@@ -152,8 +175,7 @@ impl StoredAuthority {
         self.number.saturating_add(1)
     }
 
-    fn certificate(&self) -> Option<CaCertificate> {
-        use rustls_pki_types::pem::PemObject;
+    pub(crate) fn certificate(&self) -> Option<CaCertificate> {
         Some(CaCertificate {
             pem: self.certificate.clone(),
             der: CertificateDer::from_pem_slice(self.certificate.as_bytes()).ok()?,
@@ -209,29 +231,21 @@ impl RootAuthority {
         &self.certificate.der
     }
 
-    /// Certifies the issuing key that `request` holds the public half of. The key itself stays with who
-    /// made it.
+    /// Certifies the issuing key whose public half `asked` holds; the key itself stays with who made it.
+    /// Whoever calls this has seen to it that the keeper is who asked, and keeps that cell.
     ///
     /// # Errors
     /// If the cryptographic library refuses.
-    pub fn certify_issuer(&self, request: &IssuerRequest, now: Wall) -> Result<CellIssuer, IdentityError> {
+    pub fn certify_issuer(&self, asked: &AskedIssuer, now: Wall) -> Result<CertificateDer<'static>, IdentityError> {
         let lifetime = Lifetime::of(now, lifetime::ISSUER, self.certificate.lifetime);
-        let mut params =
-            authority(subject(&self.trust_domain, &request.name), lifetime, BasicConstraints::Constrained(0))?;
+        let subject = subject(&self.trust_domain, &asked.name());
+        let mut params = authority(subject, lifetime, BasicConstraints::Constrained(0))?;
         params.subject_alt_names.push(uri(&format!("spiffe://{}", self.trust_domain))?);
-        params.custom_extensions.push(CustomExtension::from_oid_content(scope::OID, request.scope.to_der()));
+        let ours = [(scope::OID, asked.scope.to_der()), (scope::KEEPER_OID, scope::keeper_to_der(asked.keeper))];
+        params.custom_extensions = ours.map(|(oid, der)| CustomExtension::from_oid_content(oid, der)).into();
         let made =
-            params.signed_by(&request.key, &self.issuer).map_err(IdentityError::crypto("certify an issuing key"))?;
-        let certificate = CaCertificate { pem: made.pem(), der: made.der().clone(), lifetime };
-        let key = copy(&request.key)?;
-        Ok(CellIssuer {
-            trust_domain: self.trust_domain.clone(),
-            scope: request.scope.clone(),
-            name: request.name.clone(),
-            number: request.number,
-            issuer: Issuer::new(params, key),
-            certificate,
-        })
+            params.signed_by(&asked.key, &self.issuer).map_err(IdentityError::crypto("certify an issuing key"))?;
+        Ok(made.der().clone())
     }
 
     /// A client certificate for a person: Kubernetes reads the common name as the user and the organisation
@@ -246,7 +260,10 @@ impl RootAuthority {
         let lifetime = Lifetime::of(now, lifetime::PERSON, self.certificate.lifetime);
         let mut params = leaf(subject, lifetime)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        issue(&params, &self.issuer, None, lifetime)
+        let refused = IdentityError::crypto("issue a certificate");
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(&refused)?;
+        let made = params.signed_by(&key, &self.issuer).map_err(&refused)?;
+        Ok(Credential::new(&key, vec![made.der().clone()], lifetime))
     }
 }
 
@@ -256,147 +273,7 @@ impl fmt::Debug for RootAuthority {
     }
 }
 
-/// A fresh issuing key that waits for root's signature.
-pub struct IssuerRequest {
-    key: KeyPair,
-    name: String,
-    scope: IssuerScope,
-    number: u64,
-}
-
-impl IssuerRequest {
-    /// Makes an issuing key for a cell on the node that keeps it. `number` counts this node's issuers of the
-    /// cell: no two issuers of a mesh share a subject, so that a verifier never tries the wrong one.
-    ///
-    /// # Errors
-    /// If the cryptographic library refuses.
-    pub fn make(keeper: NodeId, cell: CellId, scope: IssuerScope, number: u64) -> Result<IssuerRequest, IdentityError> {
-        let refused = IdentityError::crypto("make an issuing key");
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(refused)?;
-        // At most 64 characters (RFC 5280, appendix A): enough of the keeper's id to tell keepers apart.
-        let name = format!("issuer {cell} {} {number}", keeper.short());
-        Ok(IssuerRequest { key, name, scope, number })
-    }
-}
-
-/// A cell's issuing key on this node, certified by root for one [`IssuerScope`].
-pub struct CellIssuer {
-    trust_domain: TrustDomain,
-    scope: IssuerScope,
-    name: String,
-    number: u64,
-    issuer: Issuer<'static, KeyPair>,
-    certificate: CaCertificate,
-}
-
-impl CellIssuer {
-    pub(crate) fn to_stored(&self) -> StoredAuthority {
-        stored(&self.issuer, &self.certificate, Some(self.scope.to_string()), self.name.clone(), self.number)
-    }
-
-    /// `None` if the parts do not belong together; `Some(None)` if they do and the scope is another one.
-    pub(crate) fn from_stored(
-        trust_domain: &TrustDomain,
-        scope: &IssuerScope,
-        from: &StoredAuthority,
-    ) -> Option<Option<CellIssuer>> {
-        let certificate = from.certificate()?;
-        let key = matching_key(&from.key, &certificate)?;
-        if from.scope.as_deref() != Some(scope.to_string().as_str()) {
-            return Some(None);
-        }
-        let subject = subject(trust_domain, &from.name);
-        let params = authority(subject, certificate.lifetime, BasicConstraints::Constrained(0)).ok()?;
-        Some(Some(CellIssuer {
-            trust_domain: trust_domain.clone(),
-            scope: scope.clone(),
-            name: from.name.clone(),
-            number: from.number,
-            issuer: Issuer::new(params, key),
-            certificate,
-        }))
-    }
-
-    /// When the issuing certificate is good.
-    pub fn lifetime(&self) -> Lifetime {
-        self.certificate.lifetime
-    }
-
-    /// What it may issue.
-    pub fn scope(&self) -> &IssuerScope {
-        &self.scope
-    }
-
-    /// Which of this keeper's issuers of the cell it is.
-    pub fn number(&self) -> u64 {
-        self.number
-    }
-
-    /// An SVID with a fresh key, for an hour. Renew it half way ([`Lifetime::half`]).
-    ///
-    /// # Errors
-    /// [`IdentityError::BeyondScope`] if `id` is not this issuer's to name; or if the library refuses.
-    pub fn svid(&self, id: &SpiffeId, now: Wall) -> Result<Credential, IdentityError> {
-        if !self.scope.permits(&Named::Svid(id)) || id.trust_domain() != &self.trust_domain {
-            return Err(self.beyond(id.to_string()));
-        }
-        let lifetime = Lifetime::of(now, lifetime::SVID, self.certificate.lifetime);
-        // An empty subject makes the alternative name critical (RFC 5280, 4.2.1.6), which SPIFFE allows and
-        // some verifiers do not: the trust domain as organisation says nothing new.
-        let mut subject = DistinguishedName::new();
-        subject.push(DnType::OrganizationName, self.trust_domain.as_str());
-        let mut params = leaf(subject, lifetime)?;
-        params.subject_alt_names.push(uri(&id.to_string())?);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        issue(&params, &self.issuer, Some(&self.certificate), lifetime)
-    }
-
-    /// A certificate for the API server under all the names it answers to, for a day, good as a server
-    /// only. Renew it half way.
-    ///
-    /// # Errors
-    /// [`IdentityError::BeyondScope`] unless this is the registry's issuer; or if a name cannot stand in a
-    /// certificate; or if the library refuses.
-    pub fn gateway(&self, names: &GatewayNames, now: Wall) -> Result<Credential, IdentityError> {
-        if self.scope != IssuerScope::Registry {
-            return Err(self.beyond("the API server".to_owned()));
-        }
-        let lifetime = Lifetime::of(now, lifetime::GATEWAY, self.certificate.lifetime);
-        let mut subject = DistinguishedName::new();
-        subject.push(DnType::CommonName, "kubernetes");
-        let mut params = leaf(subject, lifetime)?;
-        for name in names.dns() {
-            params.subject_alt_names.push(SanType::DnsName(ia5(&name)?));
-        }
-        params.subject_alt_names.extend(names.ips().into_iter().map(SanType::IpAddress));
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        issue(&params, &self.issuer, Some(&self.certificate), lifetime)
-    }
-
-    fn beyond(&self, name: String) -> IdentityError {
-        IdentityError::BeyondScope { scope: self.scope.to_string(), name }
-    }
-}
-
-impl fmt::Debug for CellIssuer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "issuer for {} of {}, until {:?}", self.scope, self.trust_domain, self.certificate.lifetime.not_after)
-    }
-}
-
-fn issue(
-    params: &CertificateParams,
-    issuer: &Issuer<'_, KeyPair>,
-    above: Option<&CaCertificate>,
-    lifetime: Lifetime,
-) -> Result<Credential, IdentityError> {
-    let refused = IdentityError::crypto("issue a certificate");
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(&refused)?;
-    let made = params.signed_by(&key, issuer).map_err(&refused)?;
-    Ok(Credential::new(&key, &made, above, lifetime))
-}
-
-fn stored(
+pub(crate) fn stored(
     issuer: &Issuer<'_, KeyPair>,
     certificate: &CaCertificate,
     scope: Option<String>,
@@ -415,28 +292,23 @@ fn stored(
 }
 
 /// The key if it is the one the certificate names.
-fn matching_key(pem: &str, certificate: &CaCertificate) -> Option<KeyPair> {
+pub(crate) fn matching_key(pem: &str, certificate: &CaCertificate) -> Option<KeyPair> {
     let key = KeyPair::from_pem_and_sign_algo(pem, &PKCS_ECDSA_P256_SHA256).ok()?;
     let (_, parsed) = x509_parser::parse_x509_certificate(&certificate.der).ok()?;
     (parsed.public_key().subject_public_key.data.as_ref() == key.public_key_raw()).then_some(key)
 }
 
-fn copy(key: &KeyPair) -> Result<KeyPair, IdentityError> {
-    KeyPair::from_pem_and_sign_algo(&key.serialize_pem(), &PKCS_ECDSA_P256_SHA256)
-        .map_err(IdentityError::crypto("hold an issuing key"))
-}
-
 /// The root's common name.
 const ROOT_NAME: &str = "beemesh root";
 
-fn subject(trust_domain: &TrustDomain, name: &str) -> DistinguishedName {
+pub(crate) fn subject(trust_domain: &TrustDomain, name: &str) -> DistinguishedName {
     let mut subject = DistinguishedName::new();
     subject.push(DnType::OrganizationName, trust_domain.as_str());
     subject.push(DnType::CommonName, name);
     subject
 }
 
-fn authority(
+pub(crate) fn authority(
     subject: DistinguishedName,
     lifetime: Lifetime,
     constraints: BasicConstraints,
@@ -447,7 +319,7 @@ fn authority(
     Ok(params)
 }
 
-fn leaf(subject: DistinguishedName, lifetime: Lifetime) -> Result<CertificateParams, IdentityError> {
+pub(crate) fn leaf(subject: DistinguishedName, lifetime: Lifetime) -> Result<CertificateParams, IdentityError> {
     let mut params = certificate(subject, lifetime)?;
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -484,10 +356,10 @@ fn calendar(wall: Wall) -> Result<OffsetDateTime, IdentityError> {
         .map_err(|e| IdentityError::Crypto { operation: "date a certificate", why: e.to_string() })
 }
 
-fn uri(text: &str) -> Result<SanType, IdentityError> {
+pub(crate) fn uri(text: &str) -> Result<SanType, IdentityError> {
     Ok(SanType::URI(ia5(text)?))
 }
 
-fn ia5(text: &str) -> Result<Ia5String, IdentityError> {
+pub(crate) fn ia5(text: &str) -> Result<Ia5String, IdentityError> {
     Ia5String::try_from(text).map_err(IdentityError::crypto("put a name into a certificate"))
 }

@@ -1,5 +1,6 @@
 //! What can go wrong with keys and their files, as letters to the operator.
 
+use crate::{AnswerRefusal, MessageError};
 use std::io;
 use std::path::PathBuf;
 
@@ -20,6 +21,16 @@ pub enum IdentityError {
         /// The directory looked in.
         dir: PathBuf,
         /// The mesh it belongs to.
+        trust_domain: String,
+    },
+    /// The data directory has begun to join a mesh. Nothing was changed.
+    #[error(
+        "{dir} has begun to join the mesh {trust_domain}: run `beemesh join` with the ticket again, or remove {dir}/identity first to found a mesh of its own. Nothing was changed"
+    )]
+    Joining {
+        /// The directory looked in.
+        dir: PathBuf,
+        /// The mesh it wants to join.
         trust_domain: String,
     },
     /// A file or folder could not be read or written. A file being replaced still has its old content.
@@ -85,6 +96,28 @@ pub enum IdentityError {
         scope: String,
         /// Whom it should have certified.
         name: String,
+    },
+    /// Bytes from another node could not be used.
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    /// The answer to a request to join was not believed.
+    #[error(transparent)]
+    Answer(#[from] AnswerRefusal),
+    /// A certificate that was answered with is not the one asked for. The present one stays in use.
+    #[error(
+        "the certificate for {what} that came back cannot be used ({why}): the present one stays in use; ask again"
+    )]
+    NotAsAsked {
+        /// What was asked for.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The gateway's names cannot stand in a certificate. None was made.
+    #[error("the API server cannot be certified under the names asked for: {why}")]
+    GatewayNames {
+        /// Which, and what to do.
+        why: String,
     },
     /// The cryptographic library refused.
     #[error("cannot {operation}: {why}")]

@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// No file of ours comes near this; more is not ours and not read.
-const MAX_BYTES: u64 = 1 << 20;
+const MAX_BYTES: u64 = 4 << 20;
 
 /// Makes the folder, open to its owner alone, and the folders above it.
 pub(crate) fn make_folder(path: &Path) -> Result<(), IdentityError> {
@@ -78,6 +78,14 @@ pub(crate) fn load<T: DeserializeOwned>(path: &Path, format: &'static str) -> Re
         None => return Err(corrupt("it does not name its format".to_owned())),
     }
     serde_json::from_value(value).map(Some).map_err(|e| corrupt(e.to_string()))
+}
+
+/// Removes the file if it is there.
+pub(crate) fn remove(path: &Path) -> Result<(), IdentityError> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(failed("remove", path)),
+    }
 }
 
 fn sync_folder(path: &Path) -> Result<(), IdentityError> {

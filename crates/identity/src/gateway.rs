@@ -1,6 +1,7 @@
 //! The API server's certificate: the names it answers to, and its replacement without a restart.
 
 use crate::{Credential, IdentityError, Lifetime};
+use base::Wall;
 use rustls::crypto::aws_lc_rs::sign::any_ecdsa_type;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -44,7 +45,7 @@ impl GatewayNames {
 
 /// The certificate the gateway presents, replaced while connections go on.
 pub struct GatewayCertificate {
-    current: RwLock<(Arc<CertifiedKey>, Lifetime)>,
+    current: RwLock<(Option<Arc<CertifiedKey>>, Lifetime)>,
 }
 
 impl GatewayCertificate {
@@ -53,7 +54,13 @@ impl GatewayCertificate {
     /// # Errors
     /// If its key is not ECDSA.
     pub fn new(first: &Credential) -> Result<GatewayCertificate, IdentityError> {
-        Ok(GatewayCertificate { current: RwLock::new((certified(first)?, first.lifetime)) })
+        Ok(GatewayCertificate { current: RwLock::new((Some(certified(first)?), first.lifetime)) })
+    }
+
+    /// Presents nothing, so that no handshake succeeds, until there is something to present.
+    pub fn none_yet() -> GatewayCertificate {
+        let never = Lifetime { not_before: Wall(0), not_after: Wall(0) };
+        GatewayCertificate { current: RwLock::new((None, never)) }
     }
 
     /// Presents `next` to every connection from now on; those open go on as they are.
@@ -61,7 +68,7 @@ impl GatewayCertificate {
     /// # Errors
     /// If its key is not ECDSA; the present one stays then.
     pub fn replace(&self, next: &Credential) -> Result<(), IdentityError> {
-        let next = (certified(next)?, next.lifetime);
+        let next = (Some(certified(next)?), next.lifetime);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
         Ok(())
     }
@@ -74,7 +81,7 @@ impl GatewayCertificate {
 
 impl ResolvesServerCert for GatewayCertificate {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current.read().unwrap_or_else(PoisonError::into_inner).0.clone())
+        self.current.read().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 }
 

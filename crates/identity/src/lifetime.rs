@@ -7,7 +7,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// How far a peer's clock may lie behind the issuer's: validity begins this much before the present.
-const SKEW: Duration = Duration::from_secs(300);
+pub const SKEW: Duration = Duration::from_secs(300);
 
 /// The root authority. As long as machines live; a machine whose clock starts a day late still believes it.
 const ROOT: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
@@ -51,6 +51,11 @@ impl Lifetime {
     /// When an SVID, a gateway's or a person's certificate is renewed: half way.
     pub fn half(&self) -> Wall {
         self.not_before + self.not_after.since(self.not_before) / 2
+    }
+
+    /// Is what is renewed half way due at `now`? Also when the clock was set back before its beginning.
+    pub fn is_due(&self, now: Wall) -> bool {
+        now < self.not_before || now >= self.half()
     }
 
     /// Is an issuing certificate due for renewal at `now`?

@@ -6,6 +6,7 @@
 //! otherwise: foreign verifiers see the trust domain and nothing finer.
 
 use crate::spiffe::{SpiffeId, label};
+use base::NodeId;
 use std::fmt;
 
 /// The extension's object identifier: a random number in the arc that needs no registration (X.667).
@@ -13,6 +14,21 @@ pub const OID: &[u64] = &[2, 25, 1_739_406_127, 1];
 
 // Go's certificate reader, and so kubectl, refuses a certificate with an arc that does not fit 31 bits.
 const _: () = assert!(OID[2] < 1 << 31 && OID[3] < 1 << 31);
+
+/// The object identifier of the extension that says which keeper holds the issuing key, so that its expulsion
+/// reaches what the key signed. ([`crate::roles::OID`] lies between the two.)
+pub const KEEPER_OID: &[u64] = &[2, 25, 1_739_406_127, 3];
+
+/// The content of that extension: a DER OCTET STRING.
+pub(crate) fn keeper_to_der(keeper: NodeId) -> Vec<u8> {
+    [&[0x04, 0x20][..], &keeper.0].concat()
+}
+
+/// Reads it back.
+pub(crate) fn keeper_from_der(der: &[u8]) -> Option<NodeId> {
+    let id = der.strip_prefix(&[0x04, 0x20])?;
+    id.try_into().ok().map(NodeId)
+}
 
 /// Names the extension's format, first in its text.
 const FORMAT: &str = "beemesh-issuer/1";

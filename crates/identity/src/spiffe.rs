@@ -70,8 +70,8 @@ pub(crate) fn label(text: &str) -> Option<&str> {
     (fits && !text.starts_with('-') && !text.ends_with('-')).then_some(text)
 }
 
-/// The text if it can be a ServiceAccount's name (RFC 1123 subdomain).
-fn subdomain(text: &str) -> Option<&str> {
+/// The text if it can be a ServiceAccount's, a node's or a host's name (RFC 1123 subdomain).
+pub(crate) fn subdomain(text: &str) -> Option<&str> {
     (text.len() <= 253 && text.split('.').all(|part| label(part).is_some())).then_some(text)
 }
 

@@ -2,6 +2,8 @@
 //! until nothing they signed can be good any more; published as JWKS.
 
 use crate::certificate::chance;
+use crate::codec::{self, MessageError, Reader, Writer};
+use crate::spiffe::label;
 use crate::token::{self, MAX_LIFE, ServiceAccountClaims, TokenRefusal, TokenRequest};
 use crate::{IdentityError, files};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -23,6 +25,18 @@ const FORMAT: &str = "beemesh/token-keys/1";
 /// A token key in use for longer than this is due for rotation.
 pub const ROTATED_AFTER: Duration = Duration::from_secs(90 * 24 * 3600);
 
+/// A node keeps no more namespaces than this, as far as its token key's list is concerned.
+pub const MAX_NAMESPACES: usize = 8192;
+
+/// An uncompressed point.
+const POINT: usize = 65;
+
+/// What precedes the point in a SubjectPublicKeyInfo of P-256 (RFC 5480).
+const SPKI_OF_P256: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
+    0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+
 /// A key whose tokens are believed: ours, or one the bundle lists for another keeper.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TrustedTokenKey {
@@ -34,6 +48,56 @@ pub struct TrustedTokenKey {
     pub namespaces: Option<BTreeSet<String>>,
     /// Not trusted after this.
     pub until: Option<Wall>,
+}
+
+impl TrustedTokenKey {
+    /// The key with that public half: an uncompressed P-256 point. Its id follows from it.
+    fn of_point(point: [u8; POINT], namespaces: Option<BTreeSet<String>>, until: Option<Wall>) -> TrustedTokenKey {
+        let spki = [&SPKI_OF_P256[..], &point].concat();
+        let id = URL_SAFE_NO_PAD.encode(digest(&SHA256, &spki));
+        TrustedTokenKey { id, point: point.to_vec(), namespaces, until }
+    }
+
+    /// As bytes, for other nodes. Namespaces beyond [`MAX_NAMESPACES`] are left out.
+    pub fn encode(&self) -> Vec<u8> {
+        self.write(Writer::new(codec::TOKEN_KEY)).done()
+    }
+
+    /// Reads what [`TrustedTokenKey::encode`] wrote.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn decode(bytes: &[u8]) -> Result<TrustedTokenKey, MessageError> {
+        let mut r = Reader::open(codec::TOKEN_KEY, bytes)?;
+        let key = TrustedTokenKey::read(&mut r)?;
+        r.end()?;
+        Ok(key)
+    }
+
+    pub(crate) fn write(&self, to: Writer) -> Writer {
+        // Always that long, see the field.
+        let mut point = [0; POINT];
+        point.iter_mut().zip(&self.point).for_each(|(to, from)| *to = *from);
+        let names = |w: Writer, names: &BTreeSet<String>| {
+            let names: Vec<&String> = names.iter().take(MAX_NAMESPACES).collect();
+            w.list(names.into_iter(), |w, name| w.bytes(name.as_bytes()))
+        };
+        to.fixed(&point).maybe(self.namespaces.as_ref(), names).maybe(self.until, Writer::wall)
+    }
+
+    pub(crate) fn read(from: &mut Reader<'_>) -> Result<TrustedTokenKey, MessageError> {
+        let point: [u8; POINT] = from.fixed()?;
+        if point.first() != Some(&4) {
+            return Err(from.damaged("a token key is no point of the curve"));
+        }
+        let name = |r: &mut Reader<'_>| {
+            let name = r.text(63)?;
+            label(name).map(str::to_owned).ok_or_else(|| r.damaged("a token key is for what is no namespace"))
+        };
+        let namespaces = from.maybe(|r| r.list(MAX_NAMESPACES, name))?;
+        let until = from.maybe(Reader::wall)?;
+        Ok(TrustedTokenKey::of_point(point, namespaces.map(|n| n.into_iter().collect()), until))
+    }
 }
 
 /// Issues tokens with this node's key and verifies those of every key it is told to trust.
@@ -180,6 +244,12 @@ impl TokenAuthority {
     /// Every key whose tokens are believed; this node's own first. Its entry in the bundle is the first.
     pub fn trusted(&self) -> Vec<TrustedTokenKey> {
         self.keys().trusted.clone()
+    }
+
+    /// This node's own public keys, the one in use first: what other nodes are told to trust.
+    pub fn own(&self) -> Vec<TrustedTokenKey> {
+        let keys = self.keys();
+        keys.trusted.iter().take(keys.stored.keys.len()).cloned().collect()
     }
 
     /// `/openid/v1/jwks`: the public halves as a JWK set (RFC 7517), served as `application/jwk-set+json`.

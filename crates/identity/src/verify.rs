@@ -6,10 +6,11 @@
 
 use crate::scope::{self, IssuerScope, Named};
 use crate::spiffe::SpiffeId;
-use crate::{Lifetime, TrustDomain};
+use crate::{Lifetime, Revocations, Roles, TrustDomain, roles};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use base::{NodeId, Wall};
 use rustls_pki_types::CertificateDer;
+use std::time::Duration;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::der_parser::Oid;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
@@ -18,7 +19,12 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Peer {
     /// A machine of the mesh.
-    Node(NodeId),
+    Node {
+        /// Which.
+        node: NodeId,
+        /// What it may do.
+        roles: Roles,
+    },
     /// What runs as a ServiceAccount.
     Workload {
         /// The ServiceAccount's namespace.
@@ -40,9 +46,27 @@ pub enum Peer {
 pub struct Proven {
     /// Who.
     pub peer: Peer,
-    /// When all of the chain is good. A connection that outlives this is authorised again or closed.
+    /// When all of the chain is good, a grace that was granted included. A connection that outlives this is
+    /// authorised again or closed.
     pub lifetime: Lifetime,
+    /// The keeper whose issuing key vouches for it. `None` if root itself does, or if the issuing certificate
+    /// is from a release that did not write it there.
+    pub issued_by: Option<NodeId>,
 }
+
+impl Proven {
+    /// The node and its roles, if it is one.
+    pub fn node(&self) -> Option<(NodeId, Roles)> {
+        match self.peer {
+            Peer::Node { node, roles } => Some((node, roles)),
+            Peer::Workload { .. } | Peer::Person { .. } => None,
+        }
+    }
+}
+
+/// How long after its end a node's SVID still proves who it is, where nobody was there to renew it: long
+/// enough for an outage that is noticed in the morning.
+pub const GRACE: Duration = Duration::from_secs(24 * 3600);
 
 /// Why a chain proves nothing.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -75,8 +99,23 @@ pub enum Refusal {
     #[error("its issuer may not name it ({0})")]
     BeyondScope(String),
     /// An SVID of another mesh.
-    #[error("it belongs to {0}, another trust domain")]
+    #[error(
+        "it belongs to {0}, another trust domain: two meshes do not become one. To move a machine, empty its data directory and join it with a ticket"
+    )]
     OtherDomain(TrustDomain),
+    /// A node's SVID, presented by another node.
+    #[error(
+        "the chain is that of {proven:?} and it was presented by {presented:?}: a node proves itself with its own only"
+    )]
+    OtherNode {
+        /// Whom the chain names.
+        proven: NodeId,
+        /// Whose key the connection has.
+        presented: NodeId,
+    },
+    /// The node, or the keeper that vouches for it, was expelled.
+    #[error("{0} was expelled from the mesh: if it is to come back, empty its data directory and invite it again")]
+    Expelled(NodeId),
 }
 
 /// A root as a verifier needs it.
@@ -129,6 +168,89 @@ impl Verifier {
     /// # Errors
     /// Says why it proves nobody.
     pub fn client(&self, chain: &[CertificateDer<'_>], now: Wall) -> Result<Proven, Refusal> {
+        self.proven(&self.walk(chain, Duration::ZERO, now)?)
+    }
+
+    /// Which node a chain proves at `now`, also when it ended less than `grace` ago ([`GRACE`] by default):
+    /// between nodes an SVID may run out because no issuer was within reach. Nobody else gets that, and
+    /// whoever calls this asks [`Revocations::check`] as well; [`Verifier::link`] does both.
+    ///
+    /// # Errors
+    /// Says why it proves no node.
+    pub fn node(&self, chain: &[CertificateDer<'_>], now: Wall, grace: Duration) -> Result<Proven, Refusal> {
+        let proven = self.proven(&self.walk(chain, grace, now)?)?;
+        if proven.node().is_none() {
+            return Err(Refusal::Purpose("it is no node's"));
+        }
+        Ok(proven)
+    }
+
+    /// Whether the node at the other end of a link, whose key is `peer`, is of this mesh: its chain is good,
+    /// names that very key, and neither it nor its issuer was expelled.
+    ///
+    /// # Errors
+    /// Says why not.
+    pub fn link(
+        &self,
+        chain: &[CertificateDer<'_>],
+        peer: NodeId,
+        revocations: &Revocations,
+        now: Wall,
+        grace: Duration,
+    ) -> Result<Proven, Refusal> {
+        let proven = self.node(chain, now, grace).map_err(|refusal| match refusal {
+            // Two founders that meet: what it says of itself is unproven, and good enough to say so.
+            Refusal::Stranger(own) => match chain.first().and_then(claimed_domain) {
+                Some(other) if other != own => Refusal::OtherDomain(other),
+                _ => Refusal::Stranger(own),
+            },
+            other => other,
+        })?;
+        match proven.node() {
+            Some((node, _)) if node == peer => {}
+            other => {
+                return Err(Refusal::OtherNode { proven: other.map_or(peer, |(node, _)| node), presented: peer });
+            }
+        }
+        revocations.check(&proven)?;
+        Ok(proven)
+    }
+
+    /// When a server's chain, such as a gateway's, is good. Names are the client's to compare.
+    ///
+    /// # Errors
+    /// Says why it is no server's of this mesh.
+    pub fn server(&self, chain: &[CertificateDer<'_>], now: Wall) -> Result<Lifetime, Refusal> {
+        let walked = self.walk(chain, Duration::ZERO, now)?;
+        if walked.scope != Some(IssuerScope::Registry) {
+            return Err(Refusal::BeyondScope("only a registry's issuer certifies servers".to_owned()));
+        }
+        let unreadable = |e: x509_parser::error::X509Error| Refusal::Unreadable(e.to_string());
+        let usage = walked.leaf.extended_key_usage().map_err(unreadable)?;
+        if walked.leaf.is_ca() || !usage.is_some_and(|u| u.value.server_auth) {
+            return Err(Refusal::Purpose("it does not authenticate servers"));
+        }
+        Ok(walked.good)
+    }
+
+    /// What root certified an issuing key for.
+    pub(crate) fn issuer(&self, certificate: &CertificateDer<'_>, now: Wall) -> Result<ProvenIssuer, Refusal> {
+        let parsed = parse(certificate)?;
+        authority(&parsed)?;
+        let lifetime = valid(&parsed, "the issuing certificate", Duration::ZERO, now)?;
+        self.signed_by_root(&parsed, now)?;
+        let name = parsed.subject().iter_common_name().next().and_then(|n| n.as_str().ok());
+        Ok(ProvenIssuer {
+            scope: issuer_scope(&parsed)?,
+            keeper: issuer_keeper(&parsed)?,
+            name: name.unwrap_or_default().to_owned(),
+            point: public_key(&parsed)?.to_vec(),
+            lifetime,
+        })
+    }
+
+    /// Everything about a chain but whom its leaf names.
+    fn walk<'c>(&self, chain: &'c [CertificateDer<'_>], grace: Duration, now: Wall) -> Result<Walked<'c>, Refusal> {
         // Some clients send the root as well: it proves nothing and hurts nothing.
         let chain = match chain {
             [rest @ .., last] if !rest.is_empty() && self.roots.iter().any(|r| r.der == *last) => rest,
@@ -139,25 +261,27 @@ impl Verifier {
             [leaf, issuer] => (parse(leaf)?, Some(parse(issuer)?)),
             other => return Err(Refusal::Shape(other.len())),
         };
-        let mut good = valid(&leaf, "the certificate", now)?;
-        let scope = match &issuer {
-            None => {
-                good = shorter(good, self.signed_by_root(&leaf, now)?);
-                None
-            }
-            Some(issuer) => {
-                authority(issuer)?;
-                good = shorter(good, valid(issuer, "its issuer", now)?);
-                good = shorter(good, self.signed_by_root(issuer, now)?);
-                let key = public_key(issuer)?;
-                if leaf.issuer().as_raw() != issuer.subject().as_raw() || !signed(&leaf, key) {
-                    return Err(Refusal::Stranger(self.trust_domain.clone()));
-                }
-                Some(issuer_scope(issuer)?)
-            }
+        let mut good = valid(&leaf, "the certificate", grace, now)?;
+        let Some(issuer) = issuer else {
+            good = shorter(good, self.signed_by_root(&leaf, now)?);
+            return Ok(Walked { leaf, scope: None, issued_by: None, good });
         };
-        client_leaf(&leaf)?;
-        let peer = match svid(&leaf)? {
+        authority(&issuer)?;
+        // It outlives every leaf it signed, and the grace is theirs.
+        good = shorter(good, valid(&issuer, "its issuer", grace, now)?);
+        good = shorter(good, self.signed_by_root(&issuer, now)?);
+        let key = public_key(&issuer)?;
+        if leaf.issuer().as_raw() != issuer.subject().as_raw() || !signed(&leaf, key) {
+            return Err(Refusal::Stranger(self.trust_domain.clone()));
+        }
+        Ok(Walked { leaf, scope: Some(issuer_scope(&issuer)?), issued_by: issuer_keeper(&issuer)?, good })
+    }
+
+    /// Whom the leaf of a chain names, and whether its issuer may.
+    fn proven(&self, walked: &Walked<'_>) -> Result<Proven, Refusal> {
+        let Walked { leaf, scope, issued_by, good } = walked;
+        client_leaf(leaf)?;
+        let peer = match svid(leaf)? {
             Some(id) => {
                 // Its issuer's scope was checked against the URI alone. A name beside it would be read as a
                 // user by whoever looks at the subject, and nobody vouches for that.
@@ -170,24 +294,24 @@ impl Verifier {
                 // Root itself names people only: what it could name besides is an issuer's to name.
                 let permitted = scope.as_ref().is_some_and(|s| s.permits(&Named::Svid(&id)));
                 if !permitted {
-                    let who = scope.map_or("root".to_owned(), |s| format!("it issues for {s}"));
+                    let who = scope.as_ref().map_or("root".to_owned(), |s| format!("it issues for {s}"));
                     return Err(Refusal::BeyondScope(who));
                 }
                 match id {
-                    SpiffeId::Node { node, .. } => Peer::Node(node),
+                    SpiffeId::Node { node, .. } => Peer::Node { node, roles: node_roles(leaf)? },
                     SpiffeId::Workload { namespace, service_account, .. } => {
                         Peer::Workload { namespace, service_account }
                     }
                 }
             }
             None => {
-                if let Some(scope) = scope.filter(|s| !s.permits(&Named::Person)) {
+                if let Some(scope) = scope.as_ref().filter(|s| !s.permits(&Named::Person)) {
                     return Err(Refusal::BeyondScope(format!("it issues for {scope}")));
                 }
-                person(&leaf)?
+                person(leaf)?
             }
         };
-        Ok(Proven { peer, lifetime: good })
+        Ok(Proven { peer, lifetime: *good, issued_by: *issued_by })
     }
 
     /// The lifetime of the root that signed this certificate.
@@ -200,6 +324,24 @@ impl Verifier {
         }
         Ok(root.lifetime)
     }
+}
+
+/// What an issuing certificate says.
+pub(crate) struct ProvenIssuer {
+    pub(crate) scope: IssuerScope,
+    pub(crate) keeper: Option<NodeId>,
+    pub(crate) name: String,
+    pub(crate) point: Vec<u8>,
+    pub(crate) lifetime: Lifetime,
+}
+
+/// A chain whose signatures and dates are in order.
+struct Walked<'c> {
+    leaf: X509Certificate<'c>,
+    /// Its issuer's; `None` if root signed it.
+    scope: Option<IssuerScope>,
+    issued_by: Option<NodeId>,
+    good: Lifetime,
 }
 
 impl std::fmt::Debug for Verifier {
@@ -256,9 +398,15 @@ fn lifetime(certificate: &X509Certificate<'_>) -> Result<Lifetime, Refusal> {
     }
 }
 
-fn valid(certificate: &X509Certificate<'_>, what: &'static str, now: Wall) -> Result<Lifetime, Refusal> {
+fn valid(
+    certificate: &X509Certificate<'_>,
+    what: &'static str,
+    grace: Duration,
+    now: Wall,
+) -> Result<Lifetime, Refusal> {
     let lifetime = lifetime(certificate)?;
-    if lifetime.covers(now) { Ok(lifetime) } else { Err(Refusal::OutOfTime { what, lifetime, now }) }
+    let good = Lifetime { not_after: lifetime.not_after + grace, ..lifetime };
+    if good.covers(now) { Ok(good) } else { Err(Refusal::OutOfTime { what, lifetime, now }) }
 }
 
 fn shorter(a: Lifetime, b: Lifetime) -> Lifetime {
@@ -288,9 +436,34 @@ fn client_leaf(leaf: &X509Certificate<'_>) -> Result<(), Refusal> {
 
 fn issuer_scope(issuer: &X509Certificate<'_>) -> Result<IssuerScope, Refusal> {
     let nothing = || Refusal::BeyondScope("it has no scope this release knows".to_owned());
-    let oid = Oid::from(scope::OID).map_err(|_| nothing())?;
-    let extension = issuer.get_extension_unique(&oid).map_err(|e| Refusal::Unreadable(e.to_string()))?;
-    extension.and_then(|e| IssuerScope::from_der(e.value)).ok_or_else(nothing)
+    extension(issuer, scope::OID)?.and_then(IssuerScope::from_der).ok_or_else(nothing)
+}
+
+fn issuer_keeper(issuer: &X509Certificate<'_>) -> Result<Option<NodeId>, Refusal> {
+    let unreadable = || Refusal::Unreadable("the extension that names the keeper".to_owned());
+    extension(issuer, scope::KEEPER_OID)?.map(|der| scope::keeper_from_der(der).ok_or_else(unreadable)).transpose()
+}
+
+fn node_roles(leaf: &X509Certificate<'_>) -> Result<Roles, Refusal> {
+    Ok(extension(leaf, roles::OID)?.and_then(Roles::from_der).unwrap_or_default())
+}
+
+/// The content of an extension of ours. Twice the same is refused: nobody could say which one holds.
+fn extension<'a>(certificate: &'a X509Certificate<'_>, oid: &[u64]) -> Result<Option<&'a [u8]>, Refusal> {
+    let oid = Oid::from(oid).map_err(|_| Refusal::Unreadable("an object identifier".to_owned()))?;
+    let found = certificate.get_extension_unique(&oid).map_err(|e| Refusal::Unreadable(e.to_string()))?;
+    Ok(found.map(|e| e.value))
+}
+
+/// The uncompressed point of a certificate's P-256 key; `None` if it is no certificate or has another key.
+pub(crate) fn certified_point(der: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    let parsed = parse(der).ok()?;
+    public_key(&parsed).ok().map(<[u8]>::to_vec)
+}
+
+/// When a certificate says it is good.
+pub(crate) fn certified_lifetime(der: &CertificateDer<'_>) -> Result<Lifetime, Refusal> {
+    lifetime(&parse(der)?)
 }
 
 /// The leaf's SPIFFE ID, if it is an SVID: exactly one URI (X.509-SVID, section 2).
@@ -309,6 +482,11 @@ fn svid(leaf: &X509Certificate<'_>) -> Result<Option<SpiffeId>, Refusal> {
         },
         (Some(_), Some(_)) => Err(Refusal::Unreadable("an SVID with two URIs".to_owned())),
     }
+}
+
+/// The trust domain a leaf says it is of, proven or not.
+fn claimed_domain(leaf: &CertificateDer<'_>) -> Option<TrustDomain> {
+    svid(&parse(leaf).ok()?).ok()?.map(|id| id.trust_domain().clone())
 }
 
 fn person(leaf: &X509Certificate<'_>) -> Result<Peer, Refusal> {

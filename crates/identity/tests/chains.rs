@@ -5,7 +5,7 @@ mod scratch;
 
 use base::{CellId, Uid, Wall};
 use identity::{
-    Credential, GatewayCertificate, GatewayNames, Identity, IdentityError, IssuerScope, Peer, Refusal, SpiffeId,
+    Credential, GatewayCertificate, GatewayNames, Identity, IdentityError, IssuerScope, Peer, Refusal, Roles, SpiffeId,
 };
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, ServerConnection};
@@ -30,7 +30,7 @@ impl Mesh {
 
     fn workload(&self, namespace: &str, now: Wall) -> Credential {
         let issuer = self.identity.issuer(CellId(Uid(9)), &IssuerScope::Namespace(namespace.into()), now).unwrap();
-        issuer.svid(&self.id(&format!("ns/{namespace}/sa/web")), now).unwrap()
+        issuer.svid(&self.id(&format!("ns/{namespace}/sa/web")), Roles::NONE, now).unwrap()
     }
 
     fn id(&self, path: &str) -> SpiffeId {
@@ -51,8 +51,8 @@ fn each_kind_of_certificate_proves_who_holds_it() {
 
     let registry = mesh.identity.issuer(CellId(Uid(7)), &IssuerScope::Registry, NOW).unwrap();
     let node = mesh.identity.node_id();
-    let svid = registry.svid(&mesh.id(&format!("node/{node}")), NOW).unwrap();
-    assert_eq!(mesh.verify(&svid, NOW), Ok(Peer::Node(node)));
+    let svid = registry.svid(&mesh.id(&format!("node/{node}")), Roles::NONE, NOW).unwrap();
+    assert_eq!(mesh.verify(&svid, NOW), Ok(Peer::Node { node, roles: Roles::NONE }));
 
     let workload = Peer::Workload { namespace: "web".into(), service_account: "web".into() };
     assert_eq!(mesh.verify(&mesh.workload("web", NOW), NOW), Ok(workload));
@@ -75,12 +75,12 @@ fn an_issuer_makes_nothing_beyond_its_scope() {
     let keeper = mesh.identity.issuer(CellId(Uid(9)), &IssuerScope::Namespace("web".into()), NOW).unwrap();
     let node = format!("node/{}", mesh.identity.node_id());
     for path in ["ns/other/sa/web", node.as_str()] {
-        let refused = keeper.svid(&mesh.id(path), NOW).unwrap_err();
+        let refused = keeper.svid(&mesh.id(path), Roles::NONE, NOW).unwrap_err();
         assert!(matches!(refused, IdentityError::BeyondScope { .. }), "{refused}");
     }
     assert!(keeper.gateway(&GatewayNames::default(), NOW).is_err());
     let foreign = SpiffeId::parse("spiffe://loud-otter.mesh/ns/web/sa/web").unwrap();
-    assert!(keeper.svid(&foreign, NOW).is_err());
+    assert!(keeper.svid(&foreign, Roles::NONE, NOW).is_err());
 }
 
 /// A stolen issuing key signs what its program would refuse: here by hand.
@@ -117,7 +117,7 @@ fn forged(mesh: &Mesh, scope: IssuerScope, uris: &[&str], person: Option<&str>) 
 
     // Any credential of the same issuer lends its intermediate.
     let mut borrowed = match &scope {
-        IssuerScope::Namespace(own) => good.svid(&mesh.id(&format!("ns/{own}/sa/web")), NOW).unwrap(),
+        IssuerScope::Namespace(own) => good.svid(&mesh.id(&format!("ns/{own}/sa/web")), Roles::NONE, NOW).unwrap(),
         IssuerScope::Registry => good.gateway(&GatewayNames::default(), NOW).unwrap(),
     };
     borrowed.chain[0] = made.der().clone();

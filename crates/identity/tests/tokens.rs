@@ -6,7 +6,7 @@ mod scratch;
 use base::Wall;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use identity::{BoundObject, TokenAuthority, TokenRefusal, TokenRequest};
+use identity::{BoundObject, TokenAuthority, TokenRefusal, TokenRequest, TrustedTokenKey};
 use scratch::Scratch;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -201,4 +201,33 @@ fn discovery_names_the_keys_where_they_are() {
     for coordinate in ["x", "y"] {
         assert_eq!(URL_SAFE_NO_PAD.decode(key[coordinate].as_str().unwrap()).unwrap().len(), 32);
     }
+}
+
+#[test]
+fn a_nodes_token_key_travels_and_its_tokens_are_believed_elsewhere() {
+    let (ours, theirs) = (Scratch::new(), Scratch::new());
+    let here = TokenAuthority::open(&ours.path().join("tokens.json"), ISSUER, NOW).unwrap();
+    let there = TokenAuthority::open(&theirs.path().join("tokens.json"), ISSUER, NOW).unwrap();
+    there.rotate(NOW).unwrap();
+    let mut told = there.own();
+    assert_eq!(told.len(), 2);
+    told[0].namespaces = Some(["web".to_owned()].into());
+    for key in &told {
+        let bytes = key.encode();
+        assert_eq!(&TrustedTokenKey::decode(&bytes).unwrap(), key, "its id included");
+        for cut in 0..bytes.len() {
+            assert!(TrustedTokenKey::decode(&bytes[..cut]).is_err(), "{cut}");
+        }
+    }
+    here.trust(told);
+    assert_eq!(here.own().len(), 1);
+    let (token, _) = there.issue(&request(ISSUER), NOW).unwrap();
+    assert!(here.verify(&token, &[], NOW).is_ok());
+
+    // Kept for ever: peers of this release say this.
+    let point = [&[4][..], &[0xab; 64]].concat();
+    let bytes = [&[8, 1][..], &point, &[1, 1, 3], b"web", &[1, 0xe8, 0x07]].concat();
+    let key = TrustedTokenKey::decode(&bytes).unwrap();
+    assert_eq!(key.encode(), bytes);
+    assert_eq!((key.point, key.namespaces, key.until), (point, Some(["web".to_owned()].into()), Some(Wall(1000))));
 }
