@@ -1,10 +1,10 @@
 //! The cable between a machine and the test: a veth pair, with addresses nobody else here uses.
 
+use crate::network::ip;
 use anyhow::{Context, Result, bail};
 use std::net::Ipv4Addr;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::process::Command;
 
 /// Set aside for tests of network devices (RFC 2544): no network that a test could reach by mistake.
 const FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
@@ -61,9 +61,9 @@ impl Cable {
         ip(&["link", "set", &link, "up"])
     }
 
-    /// Pulls it out: nothing passes, and nobody hears a last word of the machine's.
-    pub(super) fn pull(&self) -> Result<()> {
-        ip(&["link", "set", &self.link(), "down"])
+    /// Pulls it out: nothing passes, and nobody hears a last word of the machine's. Or puts it back.
+    pub(super) fn silence(&self, silent: bool) -> Result<()> {
+        ip(&["link", "set", &self.link(), if silent { "down" } else { "up" }])
     }
 }
 
@@ -72,12 +72,4 @@ impl Drop for Cable {
         // It goes with the machine anyway, only later.
         let _ = ip(&["link", "delete", &self.link()]);
     }
-}
-
-fn ip(args: &[&str]) -> Result<()> {
-    let out = Command::new("ip").args(args).output().context("cannot start ip (package iproute2)")?;
-    if !out.status.success() {
-        bail!("`ip {}` failed: {}", args.join(" "), String::from_utf8_lossy(&out.stderr).trim());
-    }
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! A machine's control groups: one in every hierarchy that is mounted here, version 1 and version 2 alike.
 
 use crate::until;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,9 @@ use std::time::Duration;
 
 /// Where Linux distributions mount them.
 const MOUNTED_AT: &str = "/sys/fs/cgroup";
+
+/// How long the processes of a group may take to end or to stop, and the kernel to notice.
+const TO_END: Duration = Duration::from_secs(20);
 
 /// One hierarchy mounted here.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -80,10 +83,33 @@ impl Groups {
         Ok(())
     }
 
+    /// Stops all processes in them and below, or lets them go on. Returns when that is so.
+    pub(super) fn freeze(&self, freeze: bool) -> Result<()> {
+        // Version 2 first, wherever it is mounted: what is frozen there can still be killed.
+        let of = |version_2: bool| {
+            self.paths().find(|(h, _)| if version_2 { h.options.is_none() } else { h.name == "freezer" })
+        };
+        let (switch, said, state, wanted) = match (of(true), of(false)) {
+            (Some((_, path)), _) => {
+                let wanted = format!("frozen {}", u8::from(freeze));
+                (path.join("cgroup.freeze"), u8::from(freeze).to_string(), path.join("cgroup.events"), wanted)
+            }
+            (None, Some((_, path))) => {
+                let (file, word) = (path.join("freezer.state"), if freeze { "FROZEN" } else { "THAWED" });
+                (file.clone(), word.to_owned(), file, word.to_owned())
+            }
+            (None, None) => bail!("no control groups that freeze are mounted at {MOUNTED_AT}"),
+        };
+        fs::write(&switch, said).with_context(|| format!("cannot write {}", switch.display()))?;
+        until(&format!("`{wanted}` in {}", state.display()), TO_END, || {
+            Ok(fs::read_to_string(&state)?.lines().any(|line| line == wanted).then_some(()))
+        })
+    }
+
     /// Removes them with all below. What ran there must have ended; the kernel may take a moment to notice.
     pub(super) fn remove(&self) -> Result<()> {
         for (_, path) in self.paths() {
-            let gone = until("the end of a control group", Duration::from_secs(20), || {
+            let gone = until("the end of a control group", TO_END, || {
                 remove_tree(&path);
                 Ok((!path.exists()).then_some(()))
             });
@@ -99,16 +125,31 @@ impl Groups {
 
 const LEAF: &str = "init";
 
-/// Removes groups whose name begins so, as far as they are empty of processes.
+/// Removes groups whose name begins so, of tests that were killed. A machine that was frozen then goes on first: it
+/// finds nobody who wants it, and ends.
 pub(crate) fn sweep(prefix: &str) {
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let mut left: Vec<PathBuf> = Vec::new();
     for hierarchy in mounted(&mounts) {
         let root = Path::new(MOUNTED_AT).join(&hierarchy.name);
-        for entry in fs::read_dir(root).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(prefix) {
-                remove_tree(&entry.path());
+        let groups = fs::read_dir(root).into_iter().flatten().flatten();
+        left.extend(groups.filter(|g| g.file_name().to_string_lossy().starts_with(prefix)).map(|g| g.path()));
+    }
+    let mut thawed = false;
+    for group in &left {
+        // Each file is in groups of one version only.
+        for (file, frozen, word) in [("cgroup.freeze", "1", "0"), ("freezer.state", "FROZEN", "THAWED")] {
+            if fs::read_to_string(group.join(file)).is_ok_and(|state| state.trim() == frozen) {
+                thawed |= fs::write(group.join(file), word).is_ok();
             }
         }
+    }
+    for group in &left {
+        let at_most = if thawed { TO_END } else { Duration::ZERO };
+        let _ = until("the end of a control group", at_most, || {
+            remove_tree(group);
+            Ok((!group.exists()).then_some(()))
+        });
     }
 }
 

@@ -65,8 +65,8 @@ const FROM_HERE: &[&str] = &[
     "ssl",
 ];
 
-/// Lays out the disk of a new machine.
-pub(super) fn install(disk: &Path, name: &str, gateway: Ipv4Addr) -> Result<()> {
+/// Lays out the disk of a new machine. `others` are lines of `/etc/hosts`.
+pub(super) fn install(disk: &Path, name: &str, gateway: Ipv4Addr, others: &str) -> Result<()> {
     let etc = disk.join("etc");
     fs::create_dir_all(&etc)?;
     for (folder, mode) in [("root", 0o700), ("tmp", 0o1777), ("var/tmp", 0o1777), ("var/log", 0o755)] {
@@ -81,7 +81,7 @@ pub(super) fn install(disk: &Path, name: &str, gateway: Ipv4Addr) -> Result<()> 
         }
     }
     fs::write(etc.join("hostname"), format!("{name}\n"))?;
-    fs::write(etc.join("hosts"), format!("127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {name}\n"))?;
+    fs::write(etc.join("hosts"), format!("127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {name}\n{others}"))?;
     // Nobody listens there: a name that is asked for is refused at once.
     fs::write(etc.join("resolv.conf"), format!("nameserver {gateway}\n"))?;
     let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid")?;

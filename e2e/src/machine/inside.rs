@@ -3,6 +3,7 @@
 //! is a program of its own because namespaces belong to processes, and tests are threads.
 
 use super::cgroups::{Groups, Hierarchy};
+use crate::network;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -17,7 +18,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// What the first process needs to know. Handed over as JSON, on the command line.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,9 +29,9 @@ pub(super) struct Spec {
     pub(super) disk: PathBuf,
     /// Its control groups.
     pub(super) groups: Groups,
-    /// Its address with the length of the prefix, and the way out.
-    pub(super) address: String,
-    /// The test's side of the cable.
+    /// Its addresses, each with the length of the prefix.
+    pub(super) addresses: Vec<String>,
+    /// Where it sends what is for elsewhere.
     pub(super) gateway: String,
     /// Further paths from outside.
     pub(super) binds: Vec<Bind>,
@@ -131,20 +132,12 @@ fn reap() -> Result<()> {
 }
 
 fn network(spec: &Spec) -> Result<()> {
-    let add = ["addr", "add", &spec.address, "dev", "eth0"];
-    for args in [&["link", "set", "lo", "up"][..], &add, &["link", "set", "eth0", "up"]] {
-        run("ip", args)?;
+    network::ip(&["link", "set", "lo", "up"])?;
+    for address in &spec.addresses {
+        network::add_address(address, "eth0")?;
     }
-    run("ip", &["route", "add", "default", "via", &spec.gateway])
-}
-
-fn run(program: &str, args: &[&str]) -> Result<()> {
-    let status = Command::new(program).args(args).stdin(Stdio::null()).stdout(Stdio::null()).status();
-    let status = status.with_context(|| format!("cannot start {program}"))?;
-    if !status.success() {
-        bail!("`{program} {}` ended with {status}", args.join(" "));
-    }
-    Ok(())
+    network::ip(&["link", "set", "eth0", "up"])?;
+    network::ip(&["route", "add", "default", "via", &spec.gateway])
 }
 
 /// Lays out the file system on the machine's disk and makes it the root.

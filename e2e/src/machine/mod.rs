@@ -2,19 +2,21 @@
 //! and its plug can be pulled.
 //!
 //! Its root directory is a file system of its own; programs come from this machine's `/usr`, which it cannot write. What it
-//! starts is in control groups of its own. A cable leads to the test and nowhere else. All of it goes when
-//! the handle goes or the test dies.
+//! starts is in control groups of its own. A cable leads to the test and nowhere else, or to a
+//! [`Network`] of machines. All of it goes when the handle goes or the test dies.
 
 mod cable;
 mod cgroups;
 mod disk;
 mod inside;
+mod uplink;
 
 pub(crate) use cgroups::sweep;
 pub use inside::main;
 
+use crate::network::{Namespace, Plug};
 use crate::process::{self, Answer};
-use crate::{Forgetful, Loss, Place, until};
+use crate::{Forgetful, Loss, Network, Place, until};
 use anyhow::{Context, Result, bail};
 use cable::Cable;
 use cgroups::Groups;
@@ -27,8 +29,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use uplink::Uplink;
 
 /// How long a machine may take to start, or a process to begin or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -42,7 +45,7 @@ pub struct Machine {
     binds: Vec<Bind>,
     power: Mutex<Option<Power>>,
     groups: Groups,
-    cable: Cable,
+    uplink: Uplink,
     forgetful: Option<Forgetful>,
 }
 
@@ -55,6 +58,7 @@ struct Power {
     first: Pid,
     /// The machine lives as long as this is open.
     lifeline: ChildStdin,
+    frozen: bool,
 }
 
 /// How a machine is made.
@@ -86,15 +90,27 @@ impl Model {
 }
 
 impl Machine {
-    /// Makes a machine and switches it on.
+    /// Makes a machine with a cable to the test, and switches it on.
     ///
     /// # Errors
     /// Without root, or if this kernel lacks something; the machine's console is part of the error.
     pub fn start(place: &Place, model: Model) -> Result<Machine> {
+        Machine::make(place, model, Uplink::Cable(Cable::number()?))
+    }
+
+    /// Makes a machine that is plugged into the port of its name, and switches it on.
+    ///
+    /// # Errors
+    /// As [`Machine::start`], or if the network has no such port.
+    pub fn plugged(place: &Place, model: Model, network: &Arc<Network>) -> Result<Machine> {
+        let plug = Plug::new(network, &model.name)?;
+        Machine::make(place, model, Uplink::Plug(plug))
+    }
+
+    fn make(place: &Place, model: Model, uplink: Uplink) -> Result<Machine> {
         let folder = place.join(&model.name);
         let disk = Disk::mount(&folder)?;
-        let cable = Cable::number()?;
-        disk::install(disk.path(), &model.name, cable.outside())?;
+        disk::install(disk.path(), &model.name, uplink.outside(), &uplink.hosts())?;
         let mut binds: Vec<Bind> = Vec::new();
         for program in &model.programs {
             let inside = Path::new(inside::PROGRAMS).join(program.file_name().context("a program without a name")?);
@@ -114,7 +130,7 @@ impl Machine {
         let groups = Groups::make(&format!("{}-{}", place.name(), model.name))?;
         let console = folder.join("console");
         let power = Mutex::new(None);
-        let machine = Machine { name: model.name, disk, console, binds, power, groups, cable, forgetful };
+        let machine = Machine { name: model.name, disk, console, binds, power, groups, uplink, forgetful };
         machine.boot()?;
         Ok(machine)
     }
@@ -126,12 +142,12 @@ impl Machine {
 
     /// Its address.
     pub fn address(&self) -> Ipv4Addr {
-        self.cable.inside()
+        self.uplink.inside()
     }
 
-    /// The test's address at the other end of its cable.
+    /// The test's address, at the other end of its cable or in its network.
     pub fn outside(&self) -> Ipv4Addr {
-        self.cable.outside()
+        self.uplink.outside()
     }
 
     /// A path of the machine's disk as it is seen from outside.
@@ -157,8 +173,8 @@ impl Machine {
             name: self.name.clone(),
             disk: self.disk.path().to_owned(),
             groups: self.groups.clone(),
-            address: format!("{}/30", self.cable.inside()),
-            gateway: self.cable.outside().to_string(),
+            addresses: self.uplink.addresses(),
+            gateway: self.uplink.gateway().to_string(),
             binds: self.binds.clone(),
         };
         let console = OpenOptions::new().create(true).append(true).open(&self.console)?;
@@ -177,14 +193,14 @@ impl Machine {
         let plugged = (|| {
             heard(inside::MADE)?;
             let first = process::only_child(outer.id())?;
-            self.cable.plug(first.as_raw().unsigned_abs())?;
+            self.uplink.plug(first)?;
             writeln!(lifeline, "{}", inside::PLUGGED)?;
             heard(inside::UP)?;
             Ok(first)
         })();
         match plugged {
             Ok(first) => {
-                *power = Some(Power { outer, first, lifeline });
+                *power = Some(Power { outer, first, lifeline, frozen: false });
                 Ok(())
             }
             Err(e) => {
@@ -202,12 +218,61 @@ impl Machine {
     /// If it was off.
     pub fn power_cut(&self, loss: Loss) -> Result<()> {
         let power = self.power().take().with_context(|| format!("{} is off", self.name))?;
-        self.cable.pull()?;
-        power.off()?;
+        self.uplink.silence(true)?;
+        power.off(&self.groups)?;
+        self.uplink.pull();
         if let Some(forgetful) = &self.forgetful {
             forgetful.cut(loss);
         }
         Ok(())
+    }
+
+    /// Stops it in the middle of everything, as when a virtual machine is paused: nothing runs, and nothing comes out
+    /// of its network card or goes in. Its clock goes on.
+    ///
+    /// # Errors
+    /// If it is off or frozen.
+    pub fn freeze(&self) -> Result<()> {
+        self.let_run(false)
+    }
+
+    /// Lets it go on after [`Machine::freeze`].
+    ///
+    /// # Errors
+    /// If it is off or was not frozen.
+    pub fn thaw(&self) -> Result<()> {
+        self.let_run(true)
+    }
+
+    fn let_run(&self, run: bool) -> Result<()> {
+        let mut power = self.power();
+        let power = power.as_mut().with_context(|| format!("{} is off", self.name))?;
+        if power.frozen != run {
+            bail!("{} is {}", self.name, if run { "not frozen" } else { "frozen" });
+        }
+        // Its kernel, which is this one, would go on acknowledging: so its network is stopped with it, and before it.
+        if run {
+            self.groups.freeze(false)?;
+            self.uplink.silence(false)?;
+        } else {
+            self.uplink.silence(true)?;
+            if let Err(e) = self.groups.freeze(true) {
+                self.groups.freeze(false)?;
+                self.uplink.silence(false)?;
+                return Err(e);
+            }
+        }
+        power.frozen = !run;
+        Ok(())
+    }
+
+    /// Does something in its network, here in the test: a socket made there is the machine's to all others.
+    ///
+    /// # Errors
+    /// What `act` says, or if the machine is off.
+    pub fn inside<T: Send>(&self, act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let first = self.power().as_ref().with_context(|| format!("{} is off", self.name))?.first;
+        Namespace::of(first)?.inside(act)
     }
 
     /// Whether it is on.
@@ -219,10 +284,14 @@ impl Machine {
     /// runs; it ends as that ends, with 128 and the signal's number after a signal.
     ///
     /// # Errors
-    /// If the machine is off.
+    /// If the machine is off or frozen.
     pub fn command(&self, program: &str) -> Result<Command> {
         let power = self.power();
-        let first = power.as_ref().with_context(|| format!("{} is off", self.name))?.first;
+        let power = power.as_ref().with_context(|| format!("{} is off", self.name))?;
+        if power.frozen {
+            bail!("{} is frozen: what enters it would be, too", self.name);
+        }
+        let first = power.first;
         let mut command = Command::new(process::built("machine")?);
         command.args(["enter", &first.to_string(), &serde_json::to_string(&self.groups)?, program]);
         command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
@@ -279,8 +348,12 @@ impl Machine {
 }
 
 impl Power {
-    fn off(mut self) -> Result<()> {
+    fn off(mut self, groups: &Groups) -> Result<()> {
         kill(self.first, Signal::SIGKILL)?;
+        if self.frozen {
+            // The signal comes before anything else that they would do, and the one that waits is among them.
+            groups.freeze(false)?;
+        }
         // The kernel ends all others of the machine before it lets the first one go.
         until("the end of a machine", PATIENCE, || Ok(self.outer.try_wait()?))?;
         drop(self.lifeline);
@@ -291,7 +364,7 @@ impl Power {
 impl Drop for Machine {
     fn drop(&mut self) {
         let power = self.power().take();
-        let off = power.map_or(Ok(()), Power::off);
+        let off = power.map_or(Ok(()), |power| power.off(&self.groups));
         if let Err(e) = off.and_then(|()| self.groups.remove()) {
             eprintln!("{} leaves something behind: {e:#}", self.name);
         }
