@@ -124,7 +124,8 @@ fn cuts_hold_for_whom_they_name_until_they_are_lifted() -> Result<()> {
         // The test reaches a machine whatever is wrong between machines.
         cow.inside(|| Ok(TcpListener::bind("0.0.0.0:7000")?)).and_then(|listener| {
             TcpStream::connect_timeout(&(cow.address(), 7000).into(), SOON)?;
-            Ok(drop(listener))
+            drop(listener);
+            Ok(())
         })?;
         faults.iter().try_for_each(|fault| network.lift(fault))?;
     }

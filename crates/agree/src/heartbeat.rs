@@ -117,6 +117,8 @@ pub enum Input {
         cell: CellId,
         /// The binding.
         id: FollowId,
+        /// The replica here.
+        member: ReplicaId,
         /// The leader.
         leader: ReplicaId,
         /// Its term.
@@ -128,6 +130,11 @@ pub enum Input {
         cell: CellId,
         /// The binding.
         id: FollowId,
+    },
+    /// There is no replica of the cell here any more: nothing is answered or led for it.
+    Gone {
+        /// The cell.
+        cell: CellId,
     },
     /// Send a beat now ([`crate::raft::Effect::BeatNow`]).
     BeatNow,
@@ -204,6 +211,7 @@ struct Peer {
 
 struct Binding {
     id: FollowId,
+    member: ReplicaId,
     leader: ReplicaId,
     term: u64,
     since: Time,
@@ -254,8 +262,8 @@ impl Pair {
                     self.list_changed(now);
                 }
             }
-            Input::Follow { cell, id, leader, term } => {
-                let new = Binding { id, leader, term, since: now, last: None };
+            Input::Follow { cell, id, member, leader, term } => {
+                let new = Binding { id, member, leader, term, since: now, last: None };
                 if let Some(old) = self.bound.insert(cell, new) {
                     fx.push(Effect::Unfollowed { cell, id: old.id, last: old.last });
                 }
@@ -264,6 +272,12 @@ impl Pair {
                 // Of a binding that ended before, nothing more is to be said.
                 if self.bound.get(&cell).is_some_and(|b| b.id == id) {
                     self.unbind(cell, fx);
+                }
+            }
+            Input::Gone { cell } => {
+                self.bound.remove(&cell);
+                if self.led.remove(&cell).is_some() {
+                    self.list_changed(now);
                 }
             }
             Input::BeatNow => self.hurry(now),
@@ -376,7 +390,9 @@ impl Pair {
         let mut not = BTreeSet::new();
         if held != 0 {
             for (cell, led) in &peer.list {
-                match self.bound.get_mut(cell).filter(|b| (b.leader, b.term) == (led.leader, led.term)) {
+                // An earlier life of the member is not answered for by a later one.
+                let is_named = |b: &&mut Binding| (b.member, b.leader, b.term) == (led.member, led.leader, led.term);
+                match self.bound.get_mut(cell).filter(is_named) {
                     Some(b) => b.last = Some(now),
                     None => {
                         not.insert(*cell);

@@ -2,11 +2,12 @@
 //! the cell can be made again of it.
 #![allow(clippy::unwrap_used)]
 
-use agree::cell::{self, Change, Commit, Config, Effect, Expect, Input, Member, RequestStamp, Write};
+use agree::cell::{self, Change, Commit, Config, Effect, Expect, Input, Keepers, Member, RequestStamp, Write};
+use agree::descriptor::Keeper;
 use agree::log::{self, Answer, Command, Log, Notice, Persist, Record, Recovery};
-use agree::raft::{self, CallId, Members};
+use agree::raft::{self, CallId};
 use base::disk::{self, Done, File, Found, Machine as _, Op, Recovery as _};
-use base::{CellId, Chance, Now, ReplicaId, RequestId, Time, Uid, Wall};
+use base::{CellId, Chance, NodeId, Now, ReplicaId, RequestId, Time, Uid, Wall};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -20,6 +21,14 @@ const MOST: u64 = 2 * (2 << 20) + SLACK + 5 * SEGMENT;
 
 fn bounds() -> log::Config {
     log::Config { segment_bytes: SEGMENT, slack_bytes: SLACK, step_bytes: 16 << 10, ..log::Config::new(0x1234) }
+}
+
+fn config() -> Config {
+    Config::new(CELL, ME, NodeId([1; 32]))
+}
+
+fn alone() -> Keepers {
+    Keepers::founding(CELL, vec![Keeper { replica: ME, node: NodeId([1; 32]), votes: true }])
 }
 
 fn raft_config() -> raft::Config {
@@ -97,8 +106,7 @@ struct Rig {
 impl Rig {
     fn found() -> Rig {
         let now = Now { mono: Time::from_ms(1_000), wall: Wall(1_700_000_000_000) };
-        let members = Members::of_voters([ME]);
-        let member = Member::found(Config::new(CELL, ME), raft_config(), members, &Chance::from_u64(1), now);
+        let member = Member::found(config(), raft_config(), alone(), &Chance::from_u64(1), now);
         let mut disk = Disk::default();
         let (log, _) = disk.recover();
         let mut rig = Rig { member: member.unwrap(), log, disk, now, todo: VecDeque::new(), written: 0 };
@@ -110,7 +118,7 @@ impl Rig {
     /// The process ends, and starts again from what is on the disk.
     fn restart(mut self) -> Rig {
         let (log, records) = self.disk.recover();
-        let config = Config::new(CELL, ME);
+        let config = config();
         let member = Member::recover(config, raft_config(), &records, false, &Chance::from_u64(2), self.now).unwrap();
         let mut rig = Rig { member, log, todo: VecDeque::new(), ..self };
         rig.run(Todo::Member(Input::Replica(raft::Input::Tick)));

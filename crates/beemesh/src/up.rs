@@ -57,7 +57,8 @@ pub(crate) fn run(config: Config) -> Result<()> {
     let (identity, founding, first) = found_or_resume(&config, &recovered, &mut ids)?;
     let identity = Arc::new(identity);
     let settings = Settings { issuer: identity.tokens().issuer().into(), ..Settings::default() };
-    let driver = Driver::new(founding, settings.clone(), identity.bundle_pem(), chance.stream("driver"));
+    let driver =
+        Driver::new(identity.node_id(), founding, settings.clone(), identity.bundle_pem(), chance.stream("driver"));
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     let listener = runtime

@@ -88,8 +88,7 @@ impl Bundle {
     pub fn terminating(&self, namespace: &str, cell: CellId) -> Option<Revision> {
         let meta = &self.get("Namespace", namespace)?["metadata"];
         let own = meta["uid"].as_str() == Some(&cell.to_string()) && !meta["deletionTimestamp"].is_null();
-        let revision = meta["resourceVersion"].as_str().filter(|_| own)?;
-        revision.parse().ok().and_then(Revision::from_u64)
+        revision_of(meta).filter(|_| own)
     }
 
     /// What root has handed out to the cell of a namespace, and its record; `None` if nothing (as far as this bundle
@@ -102,7 +101,12 @@ impl Bundle {
     /// The revision by which something of a cell's Allotment is called ending, if something is.
     pub fn ending(&self, cell: CellId) -> Option<Revision> {
         let tree = self.get(allotment::STORAGE, &cell.to_string()).filter(|t| Allotment::is_ending(t))?;
-        tree["metadata"]["resourceVersion"].as_str()?.parse().ok().and_then(Revision::from_u64)
+        revision_of(&tree["metadata"])
+    }
+
+    /// The last change of a cell's Allotment; cheaper than to read all of it.
+    pub fn allotted(&self, cell: CellId) -> Option<Revision> {
+        revision_of(&self.get(allotment::STORAGE, &cell.to_string())?["metadata"])
     }
 
     /// Every namespace's name and cell, by name.
@@ -119,6 +123,10 @@ impl Bundle {
         let from: (Arc<str>, Arc<str>) = (Arc::from(storage), Arc::from(""));
         self.objects.range(from..).take_while(move |((s, _), _)| &**s == storage).map(|((_, n), t)| (n, t))
     }
+}
+
+fn revision_of(meta: &Tree) -> Option<Revision> {
+    meta["resourceVersion"].as_str()?.parse().ok().and_then(Revision::from_u64)
 }
 
 impl Shared for Bundle {

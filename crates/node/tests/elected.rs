@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use agree::descriptor::Keeper;
 use agree::raft;
-use agree::raft::{Body, Members, Message, Vote};
-use base::{CellId, Chance, Now, ReplicaId, Revision, Time, Uid, Wall};
+use agree::raft::{Body, Message, Vote};
+use base::{CellId, Chance, NodeId, Now, ReplicaId, Revision, Time, Uid, Wall};
 use node::bundle::Bundle;
 use node::cell::{Cell, Config, Effect, Input, Role};
 use node::genesis;
@@ -16,6 +17,10 @@ use std::time::Duration;
 const ME: ReplicaId = ReplicaId(1);
 const OTHER: ReplicaId = ReplicaId(2);
 const WALL: Wall = Wall(1_769_846_400_000);
+
+fn node(replica: ReplicaId) -> NodeId {
+    NodeId([replica.0 as u8; 32])
+}
 
 fn id() -> CellId {
     CellId(Uid::from_chance(7))
@@ -35,10 +40,11 @@ struct World {
 
 impl World {
     fn new(bound: Revision) -> World {
-        let mut config = Config::new(id(), Role::Namespace("d".into()), Arc::new(Settings::default()));
+        let mut config = Config::new(id(), Role::Namespace("d".into()), node(ME), Arc::new(Settings::default()));
         config.replica = ME;
         config.raft = raft::Config::new(id(), ME);
-        config.founders = Members::of_voters([ME, OTHER, ReplicaId(3)]);
+        let keeper = |replica| Keeper { replica, node: node(replica), votes: true };
+        config.founders = [ME, OTHER, ReplicaId(3)].map(keeper).to_vec();
         let now = Now { mono: Time::from_ms(1), wall: WALL };
         let genesis = genesis::namespace("d", id().0, Revision::from_u64(1 << 40).unwrap(), "PEM", WALL);
         let bundle = Arc::new(Bundle::default());
@@ -55,7 +61,7 @@ impl World {
             for e in fx {
                 match e {
                     Effect::Persist { ticket, .. } => inputs.push_back(Input::Durable(ticket)),
-                    Effect::Send(m) if m.to == OTHER => self.sent.push_back(m),
+                    Effect::Send { message, .. } if message.to == OTHER => self.sent.push_back(message),
                     Effect::Closed { revision } => self.closed.push(revision),
                     _ => {}
                 }
@@ -76,7 +82,8 @@ impl World {
                 Body::Close { revision, .. } if self.holds => Body::Closed { revision },
                 _ => continue,
             };
-            self.step(Input::Message(Message { from: OTHER, to: ME, body, ..m }));
+            let message = Message { from: OTHER, to: ME, body, ..m };
+            self.step(Input::Message { from: node(OTHER), message });
         }
     }
 

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use agree::log::Record;
-use base::{CellId, Chance, Now, RequestId, Time, Uid, Wall};
+use base::{CellId, Chance, NodeId, Now, RequestId, Time, Uid, Wall};
 use node::bundle::Bundle;
 use node::cell::{Cell, Config, Effect, Found, Input, Outcome, ReplyTo, Role};
 use node::genesis;
@@ -50,7 +50,11 @@ fn bundle() -> Arc<Bundle> {
 
 impl World {
     fn new(found: Option<Found>, wall: Wall) -> World {
-        World::with(Config::new(id(), Role::Namespace("d".into()), Arc::new(Settings::default())), found, wall)
+        World::with(
+            Config::new(id(), Role::Namespace("d".into()), NodeId([1; 32]), Arc::new(Settings::default())),
+            found,
+            wall,
+        )
     }
 
     fn with(config: Config, found: Option<Found>, wall: Wall) -> World {
@@ -223,7 +227,7 @@ fn two_creates_of_one_name_in_flight_see_each_other() {
 
 #[test]
 fn a_write_that_was_not_taken_leaves_what_is_in_flight_below_it() {
-    let mut config = Config::new(id(), Role::Namespace("d".into()), Arc::new(Settings::default()));
+    let mut config = Config::new(id(), Role::Namespace("d".into()), NodeId([1; 32]), Arc::new(Settings::default()));
     // One entry at a time: any further proposal is refused as long as it is not committed.
     (config.raft.uncommitted_bytes, config.raft.append_bytes) = (1, 1);
     let mut w = World::with(config, None, Wall(1_769_846_400_000));

@@ -177,20 +177,28 @@ impl Allotment {
 
     /// Whether a service of the namespace may begin to use it.
     pub fn allows(&self, item: Item) -> bool {
-        let in_block = |ip| self.blocks.iter().any(|b| b.contains(ip) && !b.ending);
-        matches!(item, Item::Address(ip) if in_block(ip)) || self.reserved.iter().any(|r| r.item == item && !r.ending)
+        self.is_in_its_block(item) || self.reserved.iter().any(|r| r.item == item && !r.ending)
     }
 
     /// Whether nobody else of the mesh can have it.
     pub fn holds(&self, item: Item) -> bool {
-        matches!(item, Item::Address(ip) if self.blocks.iter().any(|b| b.contains(ip)))
-            || self.reserved.iter().any(|r| r.item == item)
+        self.block_of(item).is_some() || self.reserved.iter().any(|r| r.item == item)
+    }
+
+    fn block_of(&self, item: Item) -> Option<&Block> {
+        match item {
+            Item::Address(ip) => self.blocks.iter().find(|b| b.contains(ip)),
+            Item::Port(_) => None,
+        }
+    }
+
+    fn is_in_its_block(&self, item: Item) -> bool {
+        self.block_of(item).is_some_and(|b| !b.ending)
     }
 
     fn reserve(&mut self, item: Item, service: &str, now: Wall) {
         // Of its own block it has it anyway; who asks for no service in particular changes nothing about whose it is.
-        let in_block = matches!(item, Item::Address(ip) if self.blocks.iter().any(|b| b.contains(ip) && !b.ending));
-        if in_block || (service.is_empty() && self.allows(item)) {
+        if self.is_in_its_block(item) || (service.is_empty() && self.allows(item)) {
             return;
         }
         self.reserved.retain(|r| r.item != item);
@@ -293,8 +301,8 @@ impl Default for Ranges {
 
 /// Hands out what is wanted to the namespace that has `own`; `others` are all others'. Of what was chosen as much as is
 /// to be had, so that it can be said what is not; a block, since it serves other services as well; of ports all or
-/// none, and none if something chosen is not to be had: they would stay reserved for a service that is not made. `chance` keeps apart what is handed out at once, and
-/// what was returned from being used again at once.
+/// none, and none if something chosen is not to be had: they would stay reserved for a service that is not made.
+/// `chance` keeps apart what is handed out at once, and what was returned from being used again at once.
 pub fn hand_out(wanted: &Wanted, own: &mut Allotment, others: &[Allotment], ranges: &Ranges, chance: u64, now: Wall) {
     let is_to_be_had = |item: &Item| {
         let known = match item {

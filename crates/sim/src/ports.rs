@@ -35,11 +35,17 @@ pub enum Bug {
     CreationForgotten,
     /// A gateway makes up what root would hand out, instead of asking it.
     RootUnasked,
+    /// What the disk gives back of a change of keepers is an empty entry: after a power cut those vote who voted before.
+    ChangeForgotten,
+    /// A member is ended as soon as a leader is asked to name it no more: a wipe without the word of a quorum.
+    EndUnasked,
+    /// A node that is ordered to keep a cell, and has nothing of it, founds it.
+    FoundedAnew,
 }
 
 impl Bug {
     /// Every bug, and none.
-    pub const ALL: [Bug; 11] = [
+    pub const ALL: [Bug; 14] = [
         Bug::None,
         Bug::AckBeforeFsync,
         Bug::VoteNotPersisted,
@@ -51,6 +57,9 @@ impl Bug {
         Bug::CommitUntold,
         Bug::CreationForgotten,
         Bug::RootUnasked,
+        Bug::ChangeForgotten,
+        Bug::EndUnasked,
+        Bug::FoundedAnew,
     ];
 
     /// The bug of that name.

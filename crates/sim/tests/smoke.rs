@@ -80,3 +80,21 @@ fn what_root_was_not_asked_for_is_caught() {
 fn a_lost_event_is_caught() {
     assert_eq!(caught(Bug::EventLost, 5).unwrap().0, "watch");
 }
+
+#[test]
+fn a_change_of_keepers_that_the_disk_forgets_is_caught() {
+    let (checker, _) = caught(Bug::ChangeForgotten, 60).unwrap();
+    assert!(["applied", "election", "log"].contains(&checker), "{checker}");
+}
+
+#[test]
+fn a_member_ended_without_the_word_of_a_quorum_is_caught() {
+    let (checker, _) = caught(Bug::EndUnasked, 120).unwrap();
+    assert!(["acknowledged", "liveness"].contains(&checker), "{checker}");
+}
+
+#[test]
+fn a_cell_founded_anew_is_caught() {
+    let (checker, _) = caught(Bug::FoundedAnew, 30).unwrap();
+    assert!(["applied", "election"].contains(&checker), "{checker}");
+}

@@ -5,15 +5,16 @@
 //! written forward.
 
 use super::RecoverError;
+use super::keepers::Keepers;
 use super::snapshot::{Incoming, Outgoing};
 use super::store::{Cell, Config, Outcome};
 use crate::codec::DecodeError;
 use crate::log::{Record, Ticket};
-use crate::raft::{self, CallId, Durable, Members, Replica, StartError};
+use crate::raft::{self, CallId, Durable, Replica, StartError};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec;
 use alloc::vec::Vec;
-use base::{Chance, Now, ReplicaId, Time};
+use base::{Chance, Now, ReplicaId, Revision, Time};
 use core::time::Duration;
 
 /// History is looked through for what has grown too old at most this often.
@@ -38,12 +39,15 @@ pub enum Input {
         /// The segment's records; those of other cells are passed over.
         records: Vec<Record>,
     },
+    /// This life is over: it is a member no more, and a quorum of those who are says so. It says no more, and has
+    /// [`Record::Forget`] written: once that is durable nothing is left of it. Answered by [`Effect::Over`].
+    End,
 }
 
 /// What to do, in this order.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Effect {
-    /// An effect of the replica: any but `Committed`, `WantPiece`, `SnapshotDone`, `StagePiece` and `Install`.
+    /// An effect of the replica: any but `Committed`, `Changed`, `WantPiece`, `SnapshotDone`, `StagePiece` and `Install`.
     Replica(raft::Effect),
     /// The next entry has been applied to [`Member::cell`].
     Applied {
@@ -55,6 +59,17 @@ pub enum Effect {
         id: Option<CallId>,
         /// What became of it.
         outcome: Outcome,
+    },
+    /// The next entry has changed who keeps the cell: [`Cell::keepers`], [`Replica::members`].
+    Changed {
+        /// Its index.
+        index: u64,
+        /// Its term.
+        term: u64,
+        /// The state's revision after it.
+        revision: Revision,
+        /// Our own proposal, if it was.
+        id: Option<CallId>,
     },
     /// The state was replaced by a snapshot: what watches [`Member::cell`] goes on from its history, or begins
     /// anew.
@@ -69,6 +84,11 @@ pub enum Effect {
         /// The first of the writes that carry what was live: all since are of this answer, and as vital as it.
         first: Ticket,
         /// The last of them.
+        ticket: Ticket,
+    },
+    /// The answer to [`Input::End`].
+    Over {
+        /// Once this is durable it may be dropped.
         ticket: Ticket,
     },
     /// An entry cannot be read: the member has stopped, before it. Its state may still be read, and its
@@ -115,18 +135,20 @@ enum Then {
 }
 
 impl Member {
-    /// A founding member of a cell that begins with `members`. Its first step logs the beginning.
+    /// A founding member of a cell that begins with these keepers. Its first step logs the beginning.
     ///
     /// # Errors
     /// [`Error`].
     pub fn found(
         config: Config,
         raft: raft::Config,
-        members: Members,
+        keepers: Keepers,
         chance: &Chance,
         now: Now,
     ) -> Result<Member, Error> {
         let mut cell = Cell::new(config);
+        let members = keepers.members();
+        cell.begin_with(keepers);
         let first = vec![cell.checkpoint(&members)];
         let replica = Replica::new(raft, Durable::founding(members), chance, now)?;
         Ok(Member {
@@ -139,6 +161,16 @@ impl Member {
             first,
             expire_at: None,
         })
+    }
+
+    /// A member that knows nothing yet: it is told everything by a leader that has made it a learner. Its first step logs
+    /// that this life has begun, so that one that has lost what it was told does not begin it again.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn join(config: Config, raft: raft::Config, chance: &Chance, now: Now) -> Result<Member, Error> {
+        let nobody = Keepers::unknown(config.cell);
+        Member::found(config, raft, nobody, chance, now)
     }
 
     /// A member that goes on from the records of its cell, in log order. `lossy`: some that were
@@ -179,6 +211,14 @@ impl Member {
         match input {
             Input::Replica(_) if self.stopped => return,
             Input::Replica(input) => self.replica.step(now, input, &mut raw),
+            Input::End => {
+                self.stopped = true;
+                let (cell, replica) = (self.cell.config.cell, self.replica.id());
+                let ticket = self.replica.persist(vec![Record::Forget { cell, replica }], &mut raw);
+                effects.extend(raw.drain(..).map(Effect::Replica));
+                effects.push(Effect::Over { ticket });
+                return;
+            }
             Input::Rewrite { id, segment, records } => self.rewrite(id, segment, &records, &mut raw, effects),
         }
         loop {
@@ -260,6 +300,18 @@ impl Member {
                     effects.push(Effect::Stopped { index, error });
                 }
             },
+            raft::Effect::Changed { index, term, members, context, id } => {
+                match self.cell.change(index, term, &members, &context) {
+                    Ok(()) => {
+                        let revision = self.cell.state().revision();
+                        effects.push(Effect::Changed { index, term, revision, id });
+                    }
+                    Err(error) => {
+                        self.stopped = true;
+                        effects.push(Effect::Stopped { index, error });
+                    }
+                }
+            }
             raft::Effect::Leading { term, floor } => {
                 self.cell.mint_above(floor);
                 effects.push(Effect::Replica(raft::Effect::Leading { term, floor }));
@@ -278,8 +330,7 @@ impl Member {
             }
             raft::Effect::StagePiece { index, number, last, members, data } => {
                 if number == 0 {
-                    let Config { cell, history, .. } = &self.cell.config;
-                    self.incoming = Some(Incoming::new(*cell, index, members, history.clone()));
+                    self.incoming = Some(Incoming::new(&self.cell.config, index, members));
                 }
                 match self.incoming.as_mut().filter(|i| i.index == index).map(|i| i.take(&data)) {
                     Some(Ok(records)) if !records.is_empty() => then.push_back(Then::Persist(records)),

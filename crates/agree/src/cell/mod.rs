@@ -9,6 +9,7 @@
 pub mod commit;
 mod forward;
 pub mod history;
+pub mod keepers;
 pub mod member;
 mod recover;
 pub mod requests;
@@ -18,8 +19,9 @@ mod store;
 
 pub use commit::{Change, Commit, Expect, RequestStamp, Write};
 pub use history::{Bounds, Gone, History};
+pub use keepers::{Changed, Keepers};
 pub use member::{Effect, Input, Member};
-pub use recover::RecoverError;
+pub use recover::{Recorded, RecoverError, recorded};
 pub use requests::{Requests, Seen};
 pub use state::{After, Applied, Conflict, Record, State};
 pub use store::{Cell, Config, Outcome};

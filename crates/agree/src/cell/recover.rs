@@ -9,7 +9,7 @@ use crate::raft::{Durable, message};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use base::{CellId, Revision};
+use base::{CellId, ReplicaId, Revision};
 use bytes::Bytes;
 
 /// A cell could not be made of its log. Nothing was changed.
@@ -85,6 +85,33 @@ impl Cell {
         out.carried_until = base.0 + gapless as u64;
         Ok((out, durable))
     }
+}
+
+/// What the log says of a cell before it is made again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Recorded {
+    /// The life of its member.
+    pub replica: ReplicaId,
+    /// [`Config::purpose`]; empty if a release wrote it that knew none.
+    pub purpose: Bytes,
+}
+
+/// What the log says of a cell before it is made again: `None` if nothing is left of it, or nothing says how it began.
+///
+/// # Errors
+/// If its newest checkpoint cannot be read.
+pub fn recorded(cell: CellId, records: &[log::Record]) -> Result<Option<Recorded>, RecoverError> {
+    let mut newest = None;
+    for record in records.iter().filter(|r| r.cell() == cell) {
+        match record {
+            log::Record::Checkpoint { replica, body, .. } => newest = Some((*replica, body)),
+            log::Record::Forget { .. } => newest = None,
+            _ => {}
+        }
+    }
+    let Some((replica, body)) = newest else { return Ok(None) };
+    let body = CheckpointBody::decode(body).map_err(|source| RecoverError::Unreadable { cell, source })?;
+    Ok(Some(Recorded { replica, purpose: body.kept.map(|(_, purpose)| purpose).unwrap_or_default() }))
 }
 
 #[derive(Default)]

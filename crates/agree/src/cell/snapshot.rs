@@ -8,7 +8,7 @@
 use super::history::{Bounds, History};
 use super::requests::{Requests, read_one, write_one};
 use super::state::{After, Applied, State};
-use super::store::{Carried, CheckpointBody, read_object, write_object};
+use super::store::{Carried, CheckpointBody, Config, read_object, write_object};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::log;
 use crate::raft::Members;
@@ -144,13 +144,16 @@ pub(super) struct Incoming {
     pub(super) index: u64,
     members: Members,
     bounds: Bounds,
+    /// Its own, whatever the sender says.
+    purpose: Bytes,
     state: State,
     head: Option<(CheckpointBody, History)>,
 }
 
 impl Incoming {
-    pub(super) fn new(cell: CellId, index: u64, members: Members, bounds: Bounds) -> Incoming {
-        Incoming { cell, index, members, bounds, state: State::default(), head: None }
+    pub(super) fn new(config: &Config, index: u64, members: Members) -> Incoming {
+        let Config { cell, history, purpose, .. } = config.clone();
+        Incoming { cell, index, members, bounds: history, purpose, state: State::default(), head: None }
     }
 
     /// Takes the next piece; the records that stage its objects in the log.
@@ -163,7 +166,9 @@ impl Incoming {
                 let body = CheckpointBody::decode(&r.bytes()?)?;
                 let requests = Requests::with_reach(Wall(r.u64()?));
                 let history = History::new(self.bounds.clone(), revision(&mut r)?);
-                let body = CheckpointBody { installs: self.index, members: self.members.clone(), requests, ..body };
+                let members = self.members.clone();
+                let kept = body.kept.map(|(keepers, _)| (keepers, self.purpose.clone()));
+                let body = CheckpointBody { installs: self.index, members, kept, requests, ..body };
                 self.head = Some((body, history));
                 continue;
             }

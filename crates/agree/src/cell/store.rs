@@ -3,16 +3,18 @@
 use super::commit::Commit;
 use super::forward::Under;
 use super::history::{Bounds, History};
+use super::keepers::{Changed, Keepers};
 use super::requests::Requests;
 use super::state::{After, Applied, Conflict, Record, State};
 use crate::codec::{DecodeError, Reader, Writer};
+use crate::descriptor::Keeper;
 use crate::log;
 use crate::raft::Members;
 use crate::raft::message::revision;
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use base::{CellId, Clock, Origin, ReplicaId, Revision, Wall};
+use base::{CellId, Clock, NodeId, Origin, ReplicaId, Revision, Wall};
 use bytes::Bytes;
 
 /// A checkpoint is due after this many entries...
@@ -27,16 +29,22 @@ pub struct Config {
     pub cell: CellId,
     /// This life of this member.
     pub replica: ReplicaId,
+    /// Where it lives.
+    pub node: NodeId,
     /// The tag in the revisions it mints.
     pub origin: Origin,
     /// How much history is kept.
     pub history: Bounds,
+    /// What the cell is for, in the words of whoever keeps it: every checkpoint says it, so that a node that starts
+    /// knows what to make of what it finds ([`super::recorded`]). A few dozen bytes.
+    pub purpose: Bytes,
 }
 
 impl Config {
-    /// A cell whose tag is taken from its id, with the default history.
-    pub fn new(cell: CellId, replica: ReplicaId) -> Config {
-        Config { cell, replica, origin: Origin::mainline((cell.0.0 >> 96) as u16), history: Bounds::default() }
+    /// A cell whose tag is taken from its id, with the default history, and with no purpose.
+    pub fn new(cell: CellId, replica: ReplicaId, node: NodeId) -> Config {
+        let origin = Origin::mainline((cell.0.0 >> 96) as u16);
+        Config { cell, replica, node, origin, history: Bounds::default(), purpose: Bytes::new() }
     }
 }
 
@@ -66,6 +74,7 @@ pub struct Cell {
     /// take their changes for facts. Next to none: leaders decide on what they know to hold.
     pub(super) skipped: BTreeSet<u64>,
     pub(super) bundle: u64,
+    keepers: Keepers,
     clock: Clock,
     /// Objects were carried forward while entries up to here were not applied yet: what those delete
     /// needs a mark after what was carried.
@@ -80,6 +89,7 @@ impl Cell {
     pub fn new(config: Config) -> Cell {
         let history = History::new(config.history.clone(), Revision::ZERO);
         let clock = Clock::new(config.origin, Revision::ZERO);
+        let keepers = Keepers::unknown(config.cell);
         Cell {
             config,
             state: State::default(),
@@ -88,6 +98,7 @@ impl Cell {
             applied: (0, 0),
             skipped: BTreeSet::new(),
             bundle: 0,
+            keepers,
             clock,
             carried_until: 0,
             under: Under::default(),
@@ -119,6 +130,16 @@ impl Cell {
     /// The greatest bundle number in the log as applied.
     pub fn bundle(&self) -> u64 {
         self.bundle
+    }
+
+    /// Who keeps it, as its log says so far.
+    pub fn keepers(&self) -> &Keepers {
+        &self.keepers
+    }
+
+    /// It begins with these.
+    pub(super) fn begin_with(&mut self, keepers: Keepers) {
+        self.keepers = keepers;
     }
 
     /// The clock, to see how far it has run ahead of the wall.
@@ -178,6 +199,23 @@ impl Cell {
         Ok((outcome, marks))
     }
 
+    /// Applies the next entry, which changed who the members are to `members`.
+    ///
+    /// # Errors
+    /// As [`Cell::apply`].
+    pub fn change(&mut self, index: u64, term: u64, members: &Members, context: &Bytes) -> Result<(), DecodeError> {
+        assert_eq!(index, self.applied.0 + 1, "entries are applied in order");
+        let changed = if context.is_empty() { None } else { Some(Changed::decode(context)?) };
+        if let Some(c) = &changed {
+            self.state.raise_revision(c.floor);
+            self.clock.observe(c.floor);
+        }
+        self.keepers.changed(members, changed.map(|c| c.descriptor));
+        self.applied = (index, term);
+        self.entries_since_checkpoint += 1;
+        Ok(())
+    }
+
     fn commit(&mut self, commit: &Commit) -> Outcome {
         self.bundle = self.bundle.max(commit.bundle);
         if commit.request.is_some_and(|r| matches!(self.requests.look(&r), super::Seen::Done(_))) {
@@ -232,6 +270,7 @@ impl Cell {
             revision: self.state.revision(),
             bundle: self.bundle,
             members: members.clone(),
+            kept: Some((self.keepers.clone(), self.config.purpose.clone())),
             skipped: self.skipped.iter().copied().collect(),
             requests: self.requests.clone(),
         }
@@ -253,13 +292,18 @@ impl Cell {
         self.requests = body.requests;
         self.skipped = body.skipped.into_iter().collect();
         self.bundle = body.bundle;
+        let Config { cell, replica, node, .. } = self.config;
+        // Whoever wrote it so kept the cell alone.
+        let alone = || Keepers::founding(cell, alloc::vec![Keeper { replica, node, votes: true }]);
+        self.keepers = body.kept.map_or_else(alone, |(keepers, _)| keepers);
         self.clock.observe(revision);
         self.rest_on(0);
     }
 }
 
 /// The body of a checkpoint. Version 1: `version u8`, `installs u64`, `revision u64`, `bundle u64`, members, the
-/// skipped entries (a count and their indexes), requests.
+/// skipped entries (a count and their indexes), requests. Version 2 has behind the members who keeps the cell (the
+/// descriptor and the one before it, each as bytes, the second empty unless the members are joint) and what for (bytes).
 #[derive(Clone, Debug)]
 pub(super) struct CheckpointBody {
     /// Not 0: the objects staged under this number are the state, and all that stood before is void.
@@ -267,6 +311,8 @@ pub(super) struct CheckpointBody {
     pub(super) revision: Revision,
     pub(super) bundle: u64,
     pub(super) members: Members,
+    /// Who keeps the cell, and what for. Unknown to version 1, which knew one keeper.
+    pub(super) kept: Option<(Keepers, Bytes)>,
     pub(super) skipped: Vec<u64>,
     pub(super) requests: Requests,
 }
@@ -274,8 +320,12 @@ pub(super) struct CheckpointBody {
 impl CheckpointBody {
     pub(super) fn encode(&self) -> Bytes {
         let mut w = Writer::default();
-        w.u8(1).u64(self.installs).u64(self.revision.get()).u64(self.bundle);
+        w.u8(if self.kept.is_some() { 2 } else { 1 }).u64(self.installs).u64(self.revision.get()).u64(self.bundle);
         self.members.write(&mut w);
+        if let Some((keepers, purpose)) = &self.kept {
+            keepers.write(&mut w);
+            w.bytes(purpose);
+        }
         w.count(self.skipped.len());
         self.skipped.iter().for_each(|i| {
             w.u64(*i);
@@ -285,13 +335,14 @@ impl CheckpointBody {
     }
 
     pub(super) fn decode(bytes: &Bytes) -> Result<CheckpointBody, DecodeError> {
-        let (mut r, _) = Reader::versioned("a checkpoint", bytes, 1)?;
+        let (mut r, version) = Reader::versioned("a checkpoint", bytes, 2)?;
         let (installs, revision, bundle) = (r.u64()?, revision(&mut r)?, r.u64()?);
         let members = Members::read(&mut r)?;
+        let kept = if version < 2 { None } else { Some((Keepers::read(&mut r)?, r.bytes()?)) };
         let skipped = r.u64s()?;
         let requests = Requests::read(&mut r)?;
         r.end()?;
-        Ok(CheckpointBody { installs, revision, bundle, members, skipped, requests })
+        Ok(CheckpointBody { installs, revision, bundle, members, kept, skipped, requests })
     }
 }
 

@@ -62,7 +62,7 @@ fn answered(sent: Time) -> Effect {
 }
 
 fn follow_of(id: u64) -> Input {
-    Input::Follow { cell: CELL, id: FollowId(id), leader: ReplicaId(1), term: 3 }
+    Input::Follow { cell: CELL, id: FollowId(id), member: ReplicaId(2), leader: ReplicaId(1), term: 3 }
 }
 
 #[test]

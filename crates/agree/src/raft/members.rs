@@ -23,8 +23,9 @@ pub struct Members {
 
 /// The layout of the payload of an entry of kind 2, reserved for changes of membership: `version u8` (1),
 /// `transition u8` (0 automatic, 1 joint and left by itself, 2 joint and left by an empty change), then a
-/// list of `(change u8: 0 voter, 1 removed, 2 learner; replica u64)`, then a context (bytes; the new
-/// descriptor). A replica of this release proposes none.
+/// list of `(change u8: 0 voter, 1 removed, 2 learner; replica u64)`, then a context (bytes; what a cell makes of it is
+/// [`crate::cell::Changed`]). Replicas refuse transition 1: a joint state is left by an entry of the leader's own, with an
+/// empty payload.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Change {
     /// How the joint state is entered and left.

@@ -139,6 +139,13 @@ pub enum Body {
     /// Kind 13. The sender has lost something it acknowledged: it neither votes nor acknowledges, and
     /// waits to be taken in again under a new replica id.
     Lossy,
+    /// Kind 14. The sender holds nothing of the cell, not even who its members are: it needs a snapshot.
+    Blank,
+    /// Kind 15. The joint state at `index` is in force at the sender, and will be if it starts anew.
+    Members {
+        /// An index in it.
+        index: u64,
+    },
 }
 
 /// What a candidate says of its log.
@@ -210,6 +217,8 @@ impl Body {
             Body::Close { .. } => 11,
             Body::Closed { .. } => 12,
             Body::Lossy => 13,
+            Body::Blank => 14,
+            Body::Members { .. } => 15,
         }
     }
 
@@ -237,7 +246,10 @@ impl Body {
                 vote.write(w);
                 w.u64(bound.get());
             }
-            Body::TimeoutNow | Body::Lossy => {}
+            Body::Members { index } => {
+                w.u64(*index);
+            }
+            Body::TimeoutNow | Body::Lossy | Body::Blank => {}
             Body::Piece { index, index_term, number, last, members, data } => {
                 w.u64(*index).u64(*index_term).u32(*number).u8(u8::from(*last));
                 members.write(w);
@@ -289,6 +301,8 @@ impl Body {
             11 => Body::Close { revision: revision(r)?, index: r.u64()? },
             12 => Body::Closed { revision: revision(r)? },
             13 => Body::Lossy,
+            14 => Body::Blank,
+            15 => Body::Members { index: r.u64()? },
             other => return Err(r.newer(other)),
         })
     }
@@ -361,6 +375,8 @@ mod tests {
             Body::Close { revision: r(77), index: 9 },
             Body::Closed { revision: r(77) },
             Body::Lossy,
+            Body::Blank,
+            Body::Members { index: 9 },
         ]
         .into_iter()
         .map(|body| Message {

@@ -175,6 +175,14 @@ pub enum Input {
         /// What to log; not empty.
         payload: Bytes,
     },
+    /// Change who votes and who learns. Answered by [`Effect::Changed`] with the same id once it is applied, or
+    /// [`Effect::Dropped`]. A joint state is left by the leader itself.
+    Change {
+        /// The caller's name for it.
+        id: CallId,
+        /// The change.
+        change: members::Change,
+    },
     /// Confirm that a read from the state applied so far is linearizable. Answered by
     /// [`Effect::ReadReady`] or [`Effect::Dropped`].
     Read {
@@ -268,6 +276,19 @@ pub enum Effect {
         /// Our own proposal, if it was.
         id: Option<CallId>,
     },
+    /// An entry that changes the members was applied: the next entry of the log, like one of [`Effect::Committed`].
+    Changed {
+        /// Its index: one more than the last.
+        index: u64,
+        /// Its term.
+        term: u64,
+        /// The members from here on.
+        members: Members,
+        /// The change's context; empty when a joint state is left.
+        context: Bytes,
+        /// Our own proposal, if it was.
+        id: Option<CallId>,
+    },
     /// The read may be answered from the state as applied by the effects before this one.
     ReadReady {
         /// The read.
@@ -295,13 +316,15 @@ pub enum Effect {
     Lead {
         /// The term.
         term: u64,
-        /// Everyone else.
+        /// Everyone else who was not told of in this term before.
         to: Vec<ReplicaId>,
     },
-    /// It leads no more.
+    /// It leads these no more: its term is over, or they are no members.
     Unlead {
         /// The term.
         term: u64,
+        /// Those it led.
+        to: Vec<ReplicaId>,
     },
     /// From now on the heartbeats of `leader`'s node may be answered on this replica's behalf, as long as
     /// they say that it leads in `term`.
@@ -381,6 +404,16 @@ pub enum Effect {
     },
 }
 
+/// Another member, as the leader knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// All up to this index is durable there.
+    pub matched: u64,
+    /// The send time of the last heartbeat that was answered on its behalf, on this node's steady clock; `None` if none was
+    /// in this term.
+    pub answered: Option<Time>,
+}
+
 /// What a replica is at present.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
@@ -405,6 +438,8 @@ pub enum Why {
     },
     /// Not proposed: a bound is reached, or leadership is being handed over. Try again shortly.
     Busy,
+    /// Not proposed: these members cannot be changed so.
+    Refused,
     /// Proposed, and another entry was committed in its place: it never happens.
     Overwritten,
     /// Proposed, and leadership was lost: it may yet happen. Ask again with the same request id.

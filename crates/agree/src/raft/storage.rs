@@ -24,7 +24,7 @@ pub(crate) struct Storage {
 
 impl Storage {
     pub(crate) fn new(base: (u64, u64), entries: Vec<Entry>, hard: HardState, members: Members) -> Storage {
-        let bytes = entries.iter().map(|e| e.data.len()).sum();
+        let bytes = entries.iter().map(length).sum();
         Storage { base, entries: entries.into(), bytes, hard, applied: base, members }
     }
 
@@ -48,6 +48,11 @@ impl Storage {
         &self.members
     }
 
+    /// The members are these from the entry on that was applied last.
+    pub(crate) fn set_members(&mut self, members: Members) {
+        self.members = members;
+    }
+
     /// The entries after `index`, for a segment to be carried forward.
     pub(crate) fn after(&self, index: u64) -> impl Iterator<Item = &Entry> {
         self.entries.iter().filter(move |e| e.index > index)
@@ -58,9 +63,9 @@ impl Storage {
         let Some(first) = new.first() else { return };
         debug_assert!(first.index > self.base.0 && first.index <= self.last().0 + 1, "a gap in the log");
         while self.entries.back().is_some_and(|e| e.index >= first.index) {
-            self.bytes -= self.entries.pop_back().map_or(0, |e| e.data.len());
+            self.bytes -= self.entries.pop_back().map_or(0, |e| length(&e));
         }
-        self.bytes += new.iter().map(|e| e.data.len()).sum::<usize>();
+        self.bytes += new.iter().map(length).sum::<usize>();
         self.entries.extend(new.iter().cloned());
     }
 
@@ -82,7 +87,7 @@ impl Storage {
                 return;
             }
             self.base = (first.index, first.term);
-            self.bytes -= self.entries.pop_front().map_or(0, |e| e.data.len());
+            self.bytes -= self.entries.pop_front().map_or(0, |e| length(&e));
         }
     }
 
@@ -90,6 +95,10 @@ impl Storage {
         let i = usize::try_from(index.checked_sub(self.base.0 + 1)?).ok()?;
         self.entries.get(i)
     }
+}
+
+fn length(e: &Entry) -> usize {
+    e.data.len() + e.context.len()
 }
 
 impl raft::Storage for Storage {
@@ -114,7 +123,7 @@ impl raft::Storage for Storage {
         let mut out = Vec::new();
         for e in (low..high).map_while(|i| self.at(i)) {
             // The first entry is always handed out, or a large one could never leave.
-            let size = e.data.len() as u64 + 32;
+            let size = length(e) as u64 + 32;
             if size > room && !out.is_empty() {
                 break;
             }

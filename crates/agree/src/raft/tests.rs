@@ -314,7 +314,7 @@ fn a_leader_that_no_quorum_answers_steps_down_and_its_proposals_are_unknown() {
     one.settle(proposed);
     let effects = one.tick_at_deadline();
     assert!(effects.contains(&Effect::Dropped { id: CallId(1), why: Why::Unknown }), "{effects:?}");
-    assert!(effects.contains(&Effect::Unlead { term: 1 }));
+    assert!(effects.contains(&Effect::Unlead { term: 1, to: vec![ReplicaId(2), ReplicaId(3)] }));
     assert_eq!(one.replica.role(), Role::Follower { leader: None });
 }
 

@@ -12,13 +12,14 @@ pub(crate) mod timers;
 pub(crate) mod work;
 
 use across::Joined;
+use agree::cell as agreed;
 use agree::log::{Answer, Command, Notice, Persist, Refusal, Space};
 use api::port::Event;
 use arc_swap::ArcSwap;
-use base::{CellId, Chance, Now, RequestId, Revision, Time, Uid};
+use base::{CellId, Chance, NodeId, Now, RequestId, Revision, Time, Uid};
 use fanout::{Fanout, Watcher};
 use node::bundle::Bundle;
-use node::cell::{Cell, Config, Effect, Found, Input, Opened, Outcome, Reply, ReplyTo, Role};
+use node::cell::{Cell, Config, Effect, Found, Input, Opened, Outcome, Purpose, Reply, ReplyTo, Role};
 use node::genesis::{self, Genesis};
 use objects::request::{Config as Settings, Request};
 use seat::{Machine, Seat, Times, World};
@@ -71,6 +72,7 @@ pub(crate) struct Founding {
 /// All machines of this node, and what joins them.
 pub(crate) struct Driver {
     me: Weak<Driver>,
+    node: NodeId,
     founding: Founding,
     settings: Arc<Settings>,
     bundle_pem: Arc<str>,
@@ -99,9 +101,16 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub(crate) fn new(founding: Founding, settings: Settings, bundle_pem: &str, chance: Chance) -> Arc<Driver> {
+    pub(crate) fn new(
+        node: NodeId,
+        founding: Founding,
+        settings: Settings,
+        bundle_pem: &str,
+        chance: Chance,
+    ) -> Arc<Driver> {
         Arc::new_cyclic(|me| Driver {
             me: me.clone(),
+            node,
             founding,
             settings: Arc::new(settings),
             bundle_pem: bundle_pem.into(),
@@ -160,9 +169,28 @@ impl Driver {
             .name("timers".into())
             .spawn(move || me.timers.clone().run(|| clock::now().mono, |cell| me.tick(cell)))?;
         self.joined.start(self)?;
-        self.seat(self.founding.root, Role::Root, Some(first))?;
-        self.seat(self.founding.registry, Role::Registry, None)?;
+        let unnamed = |role| Purpose { role, since: Revision::ZERO };
+        self.seat(self.founding.root, unnamed(Role::Root), Some(first))?;
+        self.seat(self.founding.registry, unnamed(Role::Registry), None)?;
+        self.seat_kept();
         Ok(())
+    }
+
+    /// Seats what is kept here as its log says what it is for, whether or not root is in reach. Logs of releases that
+    /// did not say it wait until root names them.
+    fn seat_kept(self: &Arc<Self>) {
+        let kept: Vec<(CellId, Purpose)> = {
+            let recovered = lock(&self.recovered);
+            let recorded = recovered.iter().filter_map(|(id, f)| Some((*id, agreed::recorded(*id, &f.records).ok()??)));
+            recorded.filter_map(|(id, said)| Some((id, Purpose::decode(&said.purpose)?))).collect()
+        };
+        for (id, purpose) in kept {
+            let Role::Namespace(name) = &purpose.role else { continue };
+            let genesis = genesis::namespace(name, id.0, purpose.since, &self.bundle_pem, clock::wall());
+            if let Err(error) = self.seat(id, purpose.clone(), Some(genesis)) {
+                tracing::error!(namespace = %name, cell = %id, "{error:#}");
+            }
+        }
     }
 
     /// Ends the timers; no deadline is met any more.
@@ -306,12 +334,17 @@ impl Driver {
     }
 
     /// Seats a cell: as it was, or new with its genesis.
-    fn seat(self: &Arc<Self>, id: CellId, role: Role, genesis: Option<Genesis>) -> anyhow::Result<()> {
+    fn seat(self: &Arc<Self>, id: CellId, purpose: Purpose, genesis: Option<Genesis>) -> anyhow::Result<()> {
+        let Purpose { role, since } = purpose;
         if lock(&self.failed).contains_key(&id) {
             return Ok(());
         }
         let found = lock(&self.recovered).get(&id).cloned();
-        let config = Config::new(id, role.clone(), self.settings.clone());
+        let mut config = Config::new(id, role.clone(), self.node, self.settings.clone());
+        config.since = since;
+        if let Some(said) = found.as_ref().and_then(|f| agreed::recorded(id, &f.records).ok().flatten()) {
+            config = config.in_life(said.replica);
+        }
         let chance = lock(&self.chance).stream(&id.to_string());
         let cell = match Cell::new(config, found, self.bundle(), genesis, &chance, clock::now()) {
             Ok(cell) => cell,
@@ -364,7 +397,7 @@ impl Driver {
             }
             if id == self.founding.registry || named.contains_key(&id) {
                 seat.post(Input::Bundle(bundle.clone()));
-            } else {
+            } else if seat.look(|c| c.config().since) <= bundle.number() {
                 self.unseat(id);
             }
         }
@@ -384,7 +417,8 @@ impl Driver {
                 continue;
             }
             let genesis = genesis::namespace(&name, id.0, bundle.number(), &self.bundle_pem, clock::wall());
-            if let Err(error) = self.seat(id, Role::Namespace(name.clone()), Some(genesis)) {
+            let purpose = Purpose { role: Role::Namespace(name.clone()), since: bundle.number() };
+            if let Err(error) = self.seat(id, purpose, Some(genesis)) {
                 tracing::error!(namespace = %name, cell = %id, "{error:#}");
             }
         }
@@ -503,7 +537,8 @@ impl World<Cell> for Driver {
                 }
                 Effect::Live { bytes } => self.to_log(Command::Live { cell: id, bytes }),
                 // There are no other nodes yet: nobody to send to, nobody to beat with.
-                Effect::Send(_) | Effect::Heartbeat(_) => {}
+                Effect::Send { .. } | Effect::Pair { .. } | Effect::Kept(_) | Effect::KeeperLossy { .. } => {}
+                Effect::Ended => self.unseat(id),
                 Effect::Bundle(bundle) => {
                     if let Some(me) = self.me.upgrade() {
                         me.take_bundle(&bundle);

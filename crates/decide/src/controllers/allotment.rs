@@ -73,8 +73,7 @@ pub fn plan(record: Option<&Tree>, own: &Wanted, known: Known<'_>, now: Wall) ->
     new.reserved.retain_mut(|r| {
         let is_used = known.used.contains(&r.item);
         let at = r.since + known.intent;
-        let over =
-            known.freed.iter().any(|f| (f.item, &f.service, f.since) == (r.item, &r.service, r.since)) || at <= now;
+        let over = known.freed.contains(r) || at <= now;
         if !is_used && !r.ending && !over {
             again = Some(again.map_or(at, |a: Wall| a.min(at)));
         }

@@ -51,7 +51,12 @@ impl Cell {
             agreed::Effect::Applied { id, outcome, .. } => {
                 self.on_applied(now, id, outcome, fx);
             }
+            agreed::Effect::Changed { revision, .. } => {
+                fx.push(Effect::Kept(self.member.cell().keepers().clone()));
+                self.renew_bundle(revision, Vec::new(), fx);
+            }
             agreed::Effect::Replaced { .. } => {
+                fx.push(Effect::Kept(self.member.cell().keepers().clone()));
                 self.make_bundle();
                 if self.config.role == Role::Root {
                     fx.push(Effect::Bundle(self.bundle.clone()));
@@ -76,6 +81,10 @@ impl Cell {
                 };
                 fx.push(Effect::Carried { question: id, ticket, records });
             }
+            agreed::Effect::Over { ticket } => {
+                self.step_down(fx);
+                self.over = Some(ticket);
+            }
             agreed::Effect::Stopped { index, error } => {
                 self.step_down(fx);
                 fx.push(Effect::Stopped { why: format!("{:?}: entry {index}: {error}", self.config.cell) });
@@ -94,7 +103,7 @@ impl Cell {
             raft::Effect::Send { after: Some(ticket), message } if ticket > self.durable => {
                 self.outbox.push_back((ticket, message));
             }
-            raft::Effect::Send { message, .. } => fx.push(Effect::Send(message)),
+            raft::Effect::Send { message, .. } => self.send(message, fx),
             raft::Effect::ReadReady { id } => {
                 let ready = self.hold.confirmed(id.0);
                 self.give(ready, fx);
@@ -119,7 +128,8 @@ impl Cell {
                 fx.push(Effect::Leading(true));
                 fx.push(Effect::Committed { term, objects: self.objects(), changes: Arc::default() });
             }
-            other => fx.push(Effect::Heartbeat(other)),
+            raft::Effect::PeerLossy { replica } => fx.push(Effect::KeeperLossy { replica }),
+            other => self.beat(other, fx),
         }
     }
 
@@ -136,9 +146,12 @@ impl Cell {
     pub(super) fn on_durable(&mut self, now: Now, ticket: Ticket, fx: &mut Vec<Effect>) {
         self.durable = self.durable.max(ticket);
         self.unwritten.durable(ticket);
+        if self.over.take_if(|over| *over <= ticket).is_some() {
+            fx.push(Effect::Ended);
+        }
         while self.outbox.front().is_some_and(|(t, _)| *t <= ticket) {
             if let Some((_, message)) = self.outbox.pop_front() {
-                fx.push(Effect::Send(message));
+                self.send(message, fx);
             }
         }
         self.raft(now, raft::Input::Durable(ticket));
@@ -190,14 +203,14 @@ impl Cell {
         let cell = self.config.cell;
         let at = self.bundle.terminating(name, cell).max(self.bundle.ending(cell));
         let Some(at) = at.map(Revision::get) else { return };
-        if self.leading && at > self.bound.max(self.member.cell().bundle()) {
+        if self.leading && at > self.bound.max(self.known_of_root()) {
             self.bound = at;
             self.commit(now, None, Vec::new());
         }
     }
 
     fn objects(&self) -> Objects {
-        Objects::of(self.state(), self.member.cell().bundle())
+        Objects::of(self.state(), self.known_of_root())
     }
 
     /// An entry of the log is applied: told to those who watch, and answered if it was proposed here.
@@ -252,15 +265,10 @@ impl Cell {
                     tree: c.after.as_ref().map(Stored::tree),
                 })
                 .collect();
-            if !shared.is_empty() {
-                // Numbered by these changes, not by the state: entries of one batch are applied together
-                // and told one by one, and two bundles must not share a number.
-                let number = changes.iter().map(|c| c.revision).max().unwrap_or_default();
-                self.bundle = Arc::new(self.bundle.with(number, shared));
-                if self.leading {
-                    fx.push(Effect::Bundle(self.bundle.clone()));
-                }
-            }
+            // Numbered by these changes, not by the state: entries of one batch are applied together
+            // and told one by one, and two bundles must not share a number.
+            let number = changes.iter().map(|c| c.revision).max().unwrap_or_default();
+            self.renew_bundle(number, shared, fx);
         }
         let mut by_storage: BTreeMap<Arc<str>, Vec<Change>> = BTreeMap::new();
         for c in &changes {
@@ -279,13 +287,25 @@ impl Cell {
         }
     }
 
+    /// Root's configuration after an entry. Its number is that of the state there, whether or not what changed is part of
+    /// it: a member that is told the state as a whole numbers it so, too.
+    fn renew_bundle(&mut self, number: Revision, shared: Vec<bundle::Change<'_>>, fx: &mut Vec<Effect>) {
+        if self.config.role != Role::Root || number <= self.bundle.number() {
+            return;
+        }
+        self.bundle = Arc::new(self.bundle.with(number, shared));
+        if self.leading {
+            fx.push(Effect::Bundle(self.bundle.clone()));
+        }
+    }
+
     fn on_dropped(&mut self, now: Now, id: CallId, why: Why, fx: &mut Vec<Effect>) {
         if self.flight.withdraw(id.0) {
             // What was proposed on top of it fails its preconditions and is decided again.
             if let Some(waiting) = self.proposed.remove(id) {
                 let outcome = match why {
                     Why::NotLeader { .. } | Why::Overwritten => Outcome::NotLeader,
-                    Why::Busy => Outcome::Busy,
+                    Why::Busy | Why::Refused => Outcome::Busy,
                     Why::Unknown => Outcome::Unknown,
                 };
                 self.reply(waiting.asked.to, outcome, fx);

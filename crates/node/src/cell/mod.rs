@@ -12,22 +12,27 @@ mod apply;
 mod close;
 mod flight;
 mod hold;
+mod keepers;
 mod outcome;
 mod proposed;
+mod purpose;
 mod records;
 mod request;
 mod room;
 mod unwritten;
 
 pub use outcome::{Opened, Outcome, Reply, Subscription};
+pub use purpose::Purpose;
 pub use records::{Change, Kept, Lying, Objects, Snapshot};
 
 use crate::bundle::Bundle;
 use crate::genesis::Genesis;
 use agree::cell::{self as agreed, Member};
+use agree::descriptor::Keeper;
+use agree::heartbeat;
 use agree::log::{Record as LogRecord, Ticket};
-use agree::raft::{self, CallId, Members};
-use base::{CellId, Chance, Now, ReplicaId, Revision, Time};
+use agree::raft::{self, CallId, FollowId};
+use base::{CellId, Chance, NodeId, Now, ReplicaId, Revision, Time};
 use flight::Flight;
 use hold::Hold;
 use objects::decision::Answer;
@@ -99,9 +104,25 @@ pub enum Input {
         /// It has.
         ample: bool,
     },
-    /// From another replica of this cell.
-    Message(raft::Message),
-    /// From the pair machines, about heartbeats.
+    /// From another replica of this cell, by the node it lives on.
+    Message {
+        /// The node that is proven to be at the other end.
+        from: NodeId,
+        /// What it says.
+        message: raft::Message,
+    },
+    /// Let these keep the cell from now on. Nothing happens unless it leads here and no other change is under way; what
+    /// became of it is told by [`Effect::Kept`].
+    Keep {
+        /// The epoch of the descriptor that this was decided on: of another one nothing is changed.
+        epoch: u64,
+        /// All of them, this one among them unless it is to go.
+        keepers: Vec<Keeper>,
+    },
+    /// This node keeps the cell no more, and a quorum of those who do says so: forget it. Answered by
+    /// [`Effect::Ended`].
+    End,
+    /// From the machines that share heartbeats with other nodes.
     Heartbeat(raft::Input),
     /// A newer bundle.
     Bundle(Arc<Bundle>),
@@ -160,10 +181,29 @@ pub enum Effect {
         /// How many.
         bytes: u64,
     },
-    /// Send to the replica's node. May be lost.
-    Send(raft::Message),
-    /// To the pair machines, about heartbeats.
-    Heartbeat(raft::Effect),
+    /// Send to a node. May be lost.
+    Send {
+        /// The node.
+        to: NodeId,
+        /// The message.
+        message: raft::Message,
+    },
+    /// To the machine that shares a heartbeat with that node.
+    Pair {
+        /// The node.
+        node: NodeId,
+        /// What it is told.
+        input: heartbeat::Input,
+    },
+    /// Who keeps the cell has changed, here, or is known from a snapshot.
+    Kept(agreed::Keepers),
+    /// Nothing is left of the cell on this node: it may be dropped.
+    Ended,
+    /// A member says that it has lost what it acknowledged: another life has to take its place.
+    KeeperLossy {
+        /// The member.
+        replica: ReplicaId,
+    },
     /// Root's configuration is now this; tell every cell.
     Bundle(Arc<Bundle>),
     /// These changes of a subscribed resource were committed, in order.
@@ -224,10 +264,14 @@ pub struct Config {
     pub cell: CellId,
     /// What it is for.
     pub role: Role,
+    /// Root's revision that named it ([`Purpose::since`]).
+    pub since: Revision,
+    /// This node.
+    pub node: NodeId,
     /// This life of this member.
     pub replica: ReplicaId,
-    /// The cell's founding members, this one among them.
-    pub founders: Members,
+    /// The cell's founding keepers, this one among them; nobody, if it is told by others who they are.
+    pub founders: Vec<Keeper>,
     /// The replica's own settings.
     pub raft: raft::Config,
     /// Settings of the mesh that decisions depend on.
@@ -241,14 +285,16 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults of architecture, sections 4 and 5.3, for a cell of one member.
-    pub fn new(cell: CellId, role: Role, settings: Arc<Settings>) -> Config {
+    /// The defaults of architecture, sections 4 and 5.3, for a cell of one member that root does not name.
+    pub fn new(cell: CellId, role: Role, node: NodeId, settings: Arc<Settings>) -> Config {
         let replica = ReplicaId(1);
         Config {
             cell,
             role,
+            since: Revision::ZERO,
+            node,
             replica,
-            founders: Members::of_voters([replica]),
+            founders: vec![Keeper { replica, node, votes: true }],
             raft: raft::Config::new(cell, replica),
             settings,
             waiting_max: 1024,
@@ -257,8 +303,15 @@ impl Config {
         }
     }
 
+    /// The same of a member that is in this life.
+    #[must_use]
+    pub fn in_life(self, replica: ReplicaId) -> Config {
+        Config { replica, raft: raft::Config { replica, ..self.raft }, ..self }
+    }
+
     fn agreed(&self) -> agreed::Config {
-        let mut c = agreed::Config::new(self.cell, self.replica);
+        let mut c = agreed::Config::new(self.cell, self.replica, self.node);
+        c.purpose = Purpose { role: self.role.clone(), since: self.since }.encode();
         // Events come in storms: they must not push out what others watch.
         c.history.own.insert("Event".into(), (core::time::Duration::from_secs(300), 8 << 20));
         c
@@ -355,6 +408,13 @@ pub struct Cell {
     /// Writes not durable yet: asked for again if the log had no room.
     unwritten: Unwritten,
     durable: Ticket,
+    /// The write by which this life is forgotten.
+    over: Option<Ticket>,
+    /// Where replicas live that the log does not name yet.
+    heard: keepers::Heard,
+    /// Where those are who are led, and the leaders that were followed: it is told there when it is over.
+    led: BTreeMap<ReplicaId, NodeId>,
+    followed: BTreeMap<FollowId, NodeId>,
     /// Live bytes as last told to the log.
     live_told: u64,
 }
@@ -375,7 +435,11 @@ impl Cell {
         let raft = config.raft.clone();
         let member = match found {
             Some(f) => Member::recover(config.agreed(), raft, &f.records, f.lossy, chance, now)?,
-            None => Member::found(config.agreed(), raft, config.founders.clone(), chance, now)?,
+            None if config.founders.is_empty() => Member::join(config.agreed(), raft, chance, now)?,
+            None => {
+                let keepers = agreed::Keepers::founding(config.cell, config.founders.clone());
+                Member::found(config.agreed(), raft, keepers, chance, now)?
+            }
         };
         let mut cell = Cell {
             config,
@@ -402,6 +466,10 @@ impl Cell {
             outbox: VecDeque::new(),
             unwritten: Unwritten::default(),
             durable: Ticket(0),
+            over: None,
+            heard: keepers::Heard::default(),
+            led: BTreeMap::new(),
+            followed: BTreeMap::new(),
             live_told: 0,
         };
         cell.make_bundle();
@@ -424,8 +492,15 @@ impl Cell {
             Input::Durable(ticket) => self.on_durable(now, ticket, fx),
             Input::NotWritten(ticket) => self.unwritten.refused(ticket, now.mono + apply::WRITE_AGAIN),
             Input::Space { ample } => self.on_space(now, ample),
-            Input::Message(m) => self.raft(now, raft::Input::Message(m)),
-            Input::Heartbeat(input) => self.raft(now, input),
+            Input::Message { from, message } => self.on_message(now, from, message),
+            Input::End => self.member.step(now, agreed::Input::End, &mut self.member_effects),
+            Input::Keep { epoch, keepers } => self.on_keep(now, epoch, &keepers),
+            Input::Heartbeat(input) => {
+                if let raft::Input::Unfollowed { id, .. } = input {
+                    self.followed.remove(&id);
+                }
+                self.raft(now, input);
+            }
             Input::Bundle(bundle) => {
                 if bundle.number() > self.bundle.number() {
                     self.bundle = bundle;
@@ -493,6 +568,11 @@ impl Cell {
     /// The bundle it decides with.
     pub fn bundle(&self) -> &Arc<Bundle> {
         &self.bundle
+    }
+
+    /// The number of the newest bundle that the log is known to rest on: nothing is decided by an older one.
+    fn known_of_root(&self) -> u64 {
+        self.member.cell().bundle().max(self.config.since.get())
     }
 
     /// How many requests wait for an answer.

@@ -29,8 +29,9 @@ impl Cell {
         if !self.leading {
             return self.reply(to, Outcome::NotLeader, fx);
         }
-        // A leader behind the highest bundle in its log would decide by rights that were taken away since.
-        let behind = self.bundle.number().get() < self.member.cell().bundle();
+        // A leader behind what its log knew of root would decide by rights that were taken away since, or say that its
+        // namespace is not there yet.
+        let behind = self.bundle.number().get() < self.known_of_root();
         if behind && self.config.role != Role::Root {
             return self.reply(to, Outcome::NotLeader, fx);
         }

@@ -102,7 +102,7 @@ impl Controllers {
     /// Root's objects changed: perhaps what it has handed out.
     pub(super) fn look_at_handing_out(&mut self) {
         let cell = self.config.cell;
-        let revision = self.bundle.allotment(cell).map(|(held, _)| held.revision);
+        let revision = self.bundle.allotted(cell);
         if self.allotted != revision {
             self.allotted = revision;
             self.returning = self.bundle.ending(cell);

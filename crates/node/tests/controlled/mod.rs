@@ -126,7 +126,7 @@ impl World {
     }
 
     fn found(role: Role, found: Option<Found>, now: Now, bundle: Arc<Bundle>) -> World {
-        let config = Config::new(cell_id(), role.clone(), Arc::new(Settings::default()));
+        let config = Config::new(cell_id(), role.clone(), base::NodeId([1; 32]), Arc::new(Settings::default()));
         let genesis = match &role {
             Role::Namespace(n) => Some(genesis::namespace(n, cell_id().0, bundle.number(), "PEM", now.wall)),
             _ => None,
@@ -507,7 +507,7 @@ pub(crate) struct Root {
 impl Root {
     pub(crate) fn new(now: Now) -> Root {
         let id = CellId(Uid::from_chance(1));
-        let config = Config::new(id, Role::Root, Arc::new(Settings::default()));
+        let config = Config::new(id, Role::Root, base::NodeId([1; 32]), Arc::new(Settings::default()));
         let genesis = genesis::root(Chance::from_u64(2), now.wall);
         let cell = Cell::new(config, None, Arc::default(), Some(genesis), &Chance::from_u64(3), now).unwrap();
         let mut root = Root { cell, bundle: Arc::default(), next: 0 };

@@ -108,7 +108,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new() -> World {
         let wall = Wall(1_769_846_400_000);
-        let config = Config::new(id(), Role::Namespace("d".into()), Arc::new(Settings::default()));
+        let config = Config::new(id(), Role::Namespace("d".into()), NodeId([1; 32]), Arc::new(Settings::default()));
         let genesis = genesis::namespace("d", id().0, bundle().number(), "PEM", wall);
         let now = Now { mono: Time::from_ms(1), wall };
         let cell = Cell::new(config, None, bundle(), Some(genesis), &Chance::from_u64(1), now).unwrap();

@@ -41,6 +41,8 @@ counts! {
     torn "torn writes",
     rotten "rotten disks",
     snapshots "snapshots",
+    joint "joint changes of keepers",
+    left "members that left",
     rewrites "rewrites",
     cuts "cuts",
     ambushes "ambushed elections",

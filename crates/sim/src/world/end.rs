@@ -22,7 +22,7 @@ impl World {
         for (cell, truth) in &self.truths {
             let leaders = self.keepers.iter().filter(|k| k.leads(*cell)).count();
             ensure("liveness", leaders == 1, || format!("at the end {leaders} replicas lead {cell}"))?;
-            for (node, k) in self.keepers.iter().enumerate() {
+            for (node, k) in self.kept_by(*cell)?.into_iter().map(|n| (n, &self.keepers[n])) {
                 let member = k.cell(*cell).map(node::cell::Cell::member);
                 ensure("liveness", member.is_some() || k.rotten, || {
                     format!("at the end node {node} does not keep {cell}")

@@ -90,7 +90,7 @@ impl World {
     /// One disk a run forgets something that was synced: its keeper is deaf from then on, and the others must
     /// do without it.
     fn rot(&mut self, node: usize) {
-        if self.keepers.iter().any(|k| k.rotten) {
+        if self.keepers.iter().any(|k| k.rotten) || self.is_needed(node) {
             return;
         }
         self.crash(node);

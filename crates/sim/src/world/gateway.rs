@@ -242,14 +242,16 @@ impl World {
     /// to any.
     fn way(&mut self, cell: CellId, old: Option<usize>) {
         let now = self.now;
-        let count = self.keepers.len() as u64;
+        let at = self.nodes_of(cell);
         let g = &mut self.gateway;
-        if g.ways.contains_key(&cell) {
+        if g.ways.contains_key(&cell) || at.is_empty() {
             return;
         }
         g.epochs += 1;
-        let any = g.dice.below(count);
-        let (to, epoch) = (old.map_or(any, |old| (old as u64 + 1) % count) as usize, g.epochs);
+        let any = g.dice.below(at.len() as u64) as usize;
+        let next = |old| at.iter().position(|n| *n > old).unwrap_or_default();
+        let (to, epoch) = (old.map_or(any, next), g.epochs);
+        let to = at[to];
         let boot = self.keepers[to].boot;
         g.ways.insert(cell, Way { to, boot, epoch, there: now, here: now, waits: None });
         if cell == ROOT

@@ -47,6 +47,9 @@ impl World {
         if self.bug == Bug::VoteNotPersisted {
             forget_votes(&mut persist.records);
         }
+        if self.bug == Bug::ChangeForgotten {
+            forget_changes(&mut persist.records);
+        }
         let ticket = persist.ticket;
         if let Some(seat) = self.keepers[node].up.as_mut().and_then(|u| u.seats.get_mut(&cell)) {
             seat.refused.remove(&ticket);
@@ -202,6 +205,16 @@ fn forget_votes(records: &mut [Record]) {
     for record in records {
         if let Record::Hard { vote, .. } = record {
             *vote = 0;
+        }
+    }
+}
+
+fn forget_changes(records: &mut [Record]) {
+    for record in records {
+        if let Record::Entry { kind, payload, .. } = record
+            && *kind > 0
+        {
+            (*kind, *payload) = (0, bytes::Bytes::new());
         }
     }
 }

@@ -7,6 +7,7 @@ mod counts;
 mod end;
 mod faults;
 mod gateway;
+mod keeping;
 mod log;
 mod network;
 mod scheduling;
@@ -27,7 +28,7 @@ use crate::ports::Bug;
 use crate::watcher::Watcher;
 use agree::heartbeat;
 use agree::log::Command;
-use base::{CellId, Chance, ReplicaId, Uid};
+use base::{CellId, Chance, NodeId, ReplicaId, Uid};
 use node::bundle::Bundle;
 use node::cell::{Input, Role};
 use objects::request::{Config as Settings, Request};
@@ -59,7 +60,8 @@ const OPERATIONS: (u64, u64) = (1_000, 650);
 const CLIENTS: usize = 4;
 /// A client asks again, elsewhere, after this.
 const PATIENCE: u64 = 1_500 * MS;
-/// A third of the seeds has pods that people make, and another one pods that controllers make.
+/// A third of the seeds has pods that people make, another one pods that controllers make, and in the last one those who
+/// keep the cells come and go.
 const KINDS: u64 = 3;
 const WITH_CONTROLLERS: u64 = 1;
 /// What is reserved for a service that does not come is returned after this.
@@ -97,6 +99,7 @@ enum Event {
     Room { node: usize },
     Healed,
     Settled,
+    Keeping(keeping::Happening),
     BeginPods,
     Pods(scheduling::Happening),
     Control(control::Happening),
@@ -177,6 +180,8 @@ struct World {
     served: u64,
     events: u64,
     counts: Counts,
+    /// Who is to keep which cell.
+    keeping: keeping::Keeping,
     /// In some runs there are pods.
     pods: Option<Scene>,
     /// In some of those their controllers make them.
@@ -187,8 +192,13 @@ fn replica(node: usize) -> ReplicaId {
     ReplicaId(node as u64 + 1)
 }
 
-fn node_of(replica: ReplicaId) -> usize {
-    (replica.0 - 1) as usize
+/// What a node is called, and which it is.
+fn node_id(node: usize) -> NodeId {
+    NodeId([node as u8; 32])
+}
+
+fn index_of(id: NodeId) -> usize {
+    usize::from(id.0[0])
 }
 
 impl World {
@@ -235,6 +245,7 @@ impl World {
             served: 0,
             events: 0,
             counts: Counts::default(),
+            keeping: keeping::Keeping::new(&chance, size, seed % KINDS > WITH_CONTROLLERS),
             pods: (seed % KINDS <= WITH_CONTROLLERS).then(|| Scene::new(&chance, seed % KINDS == WITH_CONTROLLERS)),
             control: (seed % KINDS == WITH_CONTROLLERS).then(|| control::Scene::new(&chance)),
         }
@@ -262,6 +273,7 @@ impl World {
         self.at(FAULTS, Event::Fault);
         self.at(HEALED, Event::Healed);
         self.at(SETTLED, Event::Settled);
+        self.begin_keeping();
         self.begin_gateway();
         self.begin_pods()?;
         while let Some(entry) = self.queue.first_entry().filter(|e| e.key().0 <= END) {
@@ -305,6 +317,7 @@ impl World {
             Event::PowerCut { node } => self.crash(node),
             Event::Restart { node } => self.start(node)?,
             Event::Reconnect => self.cut.clear(),
+            Event::Keeping(happening) => self.happen_to_keepers(happening)?,
             Event::BeginPods => self.begin_pods()?,
             Event::Pods(happening) => self.happen_to_pods(happening)?,
             Event::Control(happening) => self.happen_to_control(happening)?,

@@ -53,7 +53,7 @@ impl World {
                     self.send(to, from, Packet::Raft(answer.encode()));
                     return Ok(());
                 }
-                self.tell(to, m.cell, Input::Message(m))
+                self.tell(to, m.cell, Input::Message { from: super::node_id(from), message: m })
             }
             Packet::Beat(bytes) => {
                 let m = heartbeat::Message::decode(&bytes).map_err(|e| does_not_read_back("beat", e))?;

@@ -2,16 +2,16 @@
 //! of its own.
 
 use super::network::Packet;
-use super::{Event, Local, ROOT, Truth, World, node_of, replica};
+use super::{Event, Local, ROOT, Truth, World, index_of, node_id};
 use crate::checks::{Checked, Violation, ensure};
 use crate::keeper::{EPOCH_MS, Seat, Up};
-use agree::heartbeat::{self, Led, Pair};
+use agree::heartbeat::{self, Pair};
 use agree::log::{Answer, Command, Persist};
-use agree::raft::{self, Members};
+use agree::raft;
 use base::disk::{self, Machine as _};
-use base::{BootId, CellId, Chance, ReplicaId, Time, Wall};
+use base::{BootId, CellId, Chance, Revision, Time, Wall};
 use node::bundle::Bundle;
-use node::cell::{Cell, Config, Effect, Found, Input, Role};
+use node::cell::{Cell, Config, Effect, Found, Input, Purpose, Role};
 use node::controllers;
 use node::genesis::{self, Genesis};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -39,26 +39,31 @@ impl World {
             ops: VecDeque::new(),
             busy: false,
             told: true,
-            recovered: found.cells.into_iter().map(of_cell).collect(),
+            // Of a life that is over nothing is left.
+            recovered: found.cells.into_iter().filter(|(_, c)| c.lossy || !c.records.is_empty()).map(of_cell).collect(),
             parked: Vec::new(),
             woken_at: u64::MAX,
         });
         let chance = Chance::from_u64(7);
-        self.seat(node, ROOT, Role::Root, Some(genesis::root(chance.stream("root"), Wall(EPOCH_MS))))?;
+        self.seat_kept(node)?;
+        let root = Purpose { role: Role::Root, since: Revision::ZERO };
+        self.seat(node, ROOT, root, Some(genesis::root(chance.stream("root"), Wall(EPOCH_MS))))?;
         let bundle = self.keepers[node].cell(ROOT).map(|c| c.bundle().clone()).unwrap_or_default();
         self.take_bundle(node, &bundle)
     }
 
     /// Seats a cell: as it was, or new with its genesis.
-    fn seat(&mut self, node: usize, id: CellId, role: Role, genesis: Option<Genesis>) -> Checked {
+    pub(super) fn seat(&mut self, node: usize, id: CellId, purpose: Purpose, genesis: Option<Genesis>) -> Checked {
+        let Some(life) = self.life(id, node) else { return Ok(()) };
+        let Purpose { role, since } = purpose;
         let now = self.keepers[node].now(self.now);
         let chance = Chance::from_u64(self.dice.starts.u64());
-        let mut config = Config::new(id, role.clone(), self.settings.clone());
-        config.replica = replica(node);
-        config.raft = raft::Config::new(id, replica(node));
+        let mut config = Config::new(id, role.clone(), node_id(node), self.settings.clone()).in_life(life);
+        config.since = since;
         // Few, so that who was away needs a snapshot.
         config.raft.entries_kept = 20;
-        config.founders = Members::of_voters((0..self.size()).map(replica));
+        config.founders = self.founders_of(node, life);
+        let genesis = genesis.filter(|_| !config.founders.is_empty());
         let rotten = self.keepers[node].rotten;
         let Some(up) = &mut self.keepers[node].up else { return Ok(()) };
         let found = up.recovered.get(&id).cloned();
@@ -108,6 +113,8 @@ impl World {
         for id in seated {
             if named.contains_key(&id) {
                 self.tell(node, id, Input::Bundle(bundle.clone()))?;
+            } else if self.keepers[node].cell(id).is_some_and(|c| c.config().since > bundle.number()) {
+                // Root as it was before the namespace.
             } else if let Some(up) = &mut self.keepers[node].up {
                 up.seats.remove(&id);
                 self.control_gone(node, Some(id));
@@ -119,7 +126,8 @@ impl World {
                 continue;
             }
             let genesis = genesis::namespace(&name, id.0, bundle.number(), "PEM", Wall(EPOCH_MS));
-            self.seat(node, id, Role::Namespace(name), Some(genesis))?;
+            let purpose = Purpose { role: Role::Namespace(name), since: bundle.number() };
+            self.seat(node, id, purpose, Some(genesis))?;
         }
         self.settle()
     }
@@ -265,12 +273,15 @@ impl World {
             }
             Effect::Resume => self.command(node, Command::Resume(cell)),
             Effect::Live { bytes } => self.command(node, Command::Live { cell, bytes }),
-            Effect::Send(m) => {
-                let to = node_of(m.to);
-                self.lie_in_wait(node, to, &m);
-                self.send(node, to, Packet::Raft(m.encode()));
+            Effect::Send { to, message } => {
+                let to = index_of(to);
+                self.lie_in_wait(node, to, &message);
+                self.send(node, to, Packet::Raft(message.encode()));
             }
-            Effect::Heartbeat(effect) => self.heartbeat(node, cell, effect),
+            Effect::Pair { node: other, input } => self.local.push_back(Local::Pair(node, index_of(other), input)),
+            Effect::Kept(_) => self.kept(node, cell),
+            Effect::KeeperLossy { .. } => {}
+            Effect::Ended => self.ended(node, cell),
             Effect::Bundle(bundle) => self.local.push_back(Local::Bundle(node, bundle)),
             Effect::Events { changes, .. } => self.events(node, cell, &changes)?,
             Effect::Replaced => {
@@ -302,23 +313,6 @@ impl World {
             Effect::Leading(true) | Effect::Progress { .. } | Effect::Subscribed { .. } => {}
         }
         Ok(())
-    }
-
-    fn heartbeat(&mut self, node: usize, cell: CellId, effect: raft::Effect) {
-        use heartbeat::Input as I;
-        let mut say = |other: usize, input: I| self.local.push_back(Local::Pair(node, other, input));
-        match effect {
-            raft::Effect::Lead { term, to } => to.into_iter().for_each(|member: ReplicaId| {
-                say(node_of(member), I::Lead { cell, led: Led { leader: replica(node), member, term } });
-            }),
-            raft::Effect::Unlead { term } => {
-                (0..self.keepers.len()).filter(|o| *o != node).for_each(|o| say(o, I::Unlead { cell, term }));
-            }
-            raft::Effect::Follow { id, leader, term } => say(node_of(leader), I::Follow { cell, id, leader, term }),
-            raft::Effect::Unfollow { id, leader, .. } => say(node_of(leader), I::Unfollow { cell, id }),
-            raft::Effect::BeatNow { to } => to.into_iter().for_each(|m| say(node_of(m), I::BeatNow)),
-            _ => {}
-        }
     }
 
     /// Has a node woken when the first of its machines wants to be.

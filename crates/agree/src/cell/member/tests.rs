@@ -3,12 +3,14 @@
 
 use super::*;
 use crate::cell::{Change, Commit, Expect, RequestStamp, Seen, Write};
+use crate::descriptor::Keeper;
 use alloc::string::String;
-use base::{CellId, RequestId, Revision, Uid, Wall};
+use base::{CellId, NodeId, RequestId, Revision, Uid, Wall};
 use bytes::Bytes;
 
 const CELL: CellId = CellId(Uid(7 << 100));
 const ME: ReplicaId = ReplicaId(1);
+const HERE: NodeId = NodeId([1; 32]);
 
 struct Alone {
     member: Member,
@@ -19,14 +21,26 @@ struct Alone {
 }
 
 fn configs() -> (Config, raft::Config) {
-    (Config::new(CELL, ME), raft::Config::new(CELL, ME))
+    (Config::new(CELL, ME, HERE), raft::Config::new(CELL, ME))
 }
 
 impl Alone {
     fn found() -> Alone {
+        Alone::found_for("")
+    }
+
+    fn found_for(purpose: &'static str) -> Alone {
         let (config, raft) = configs();
+        let config = Config { purpose: Bytes::from_static(purpose.as_bytes()), ..config };
         let now = Now { mono: Time::from_ms(1_000), wall: Wall(1_000_000) };
-        let member = Member::found(config, raft, Members::of_voters([ME]), &Chance::from_u64(1), now).unwrap();
+        let member = Member::found(
+            config,
+            raft,
+            Keepers::founding(CELL, vec![Keeper { replica: ME, node: HERE, votes: true }]),
+            &Chance::from_u64(1),
+            now,
+        )
+        .unwrap();
         let mut alone = Alone { member, now, log: Vec::new(), unsynced: Vec::new(), next_segment: 1 };
         alone.step(Input::Replica(raft::Input::Tick));
         assert!(alone.member.replica().is_ready());
@@ -328,4 +342,15 @@ fn a_member_that_stopped_before_an_entry_still_lets_segments_go_and_keeps_the_en
     let mut effects = Vec::new();
     again.step(a.now, Input::Replica(raft::Input::Tick), &mut effects);
     assert_eq!(again.cell().state().get(b"pods\0a").unwrap().value, "1");
+}
+
+#[test]
+fn what_a_cell_is_for_is_known_from_its_log() {
+    let mut alone = Alone::found_for("to be tried");
+    let recorded = |alone: &Alone| crate::cell::recorded(CELL, &alone.log).unwrap();
+    let said = crate::cell::Recorded { replica: ME, purpose: Bytes::from_static(b"to be tried") };
+    assert_eq!(recorded(&alone), Some(said));
+    assert_eq!(crate::cell::recorded(CellId(Uid(1)), &alone.log).unwrap(), None);
+    alone.step(Input::End);
+    assert_eq!(recorded(&alone), None, "nothing is left of it");
 }
