@@ -36,8 +36,9 @@ extern crate std;
 
 pub mod cell;
 pub mod closed;
-mod codec;
+pub mod codec;
 pub mod descriptor;
+pub mod directory;
 pub mod heartbeat;
 pub mod log;
 pub mod raft;

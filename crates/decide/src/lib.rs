@@ -7,5 +7,6 @@
 #![forbid(unsafe_code)]
 
 pub mod controllers;
+pub mod keepers;
 pub mod pod;
 pub mod schedule;
