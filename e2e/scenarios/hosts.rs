@@ -30,7 +30,23 @@ pub(crate) struct Hosts {
 /// Tells a story of hosts with these names. Each founds a mesh of its own. If the story fails, what the hosts said is
 /// part of the error.
 pub(crate) fn story(name: &str, hosts: &[&str], tell: impl FnOnce(&mut Hosts) -> Result<()>) -> Result<()> {
-    let mut hosts = Hosts::start(name, hosts)?;
+    told(Hosts::prepare(name, hosts)?, Hosts::found_each, tell)
+}
+
+/// The same of hosts of one mesh: the first founds it, the others join it.
+pub(crate) fn story_of_a_mesh(name: &str, hosts: &[&str], tell: impl FnOnce(&mut Hosts) -> Result<()>) -> Result<()> {
+    told(Hosts::prepare(name, hosts)?, Hosts::found_and_join, tell)
+}
+
+fn told(
+    mut hosts: Hosts,
+    start: impl FnOnce(&mut Hosts) -> Result<()>,
+    tell: impl FnOnce(&mut Hosts) -> Result<()>,
+) -> Result<()> {
+    let tell = |hosts: &mut Hosts| {
+        start(hosts)?;
+        tell(hosts)
+    };
     match catch_unwind(AssertUnwindSafe(|| tell(&mut hosts))) {
         Ok(Ok(())) => Ok(()),
         Ok(Err(e)) => bail!("{e:?}\n{}", hosts.tells()),
@@ -42,7 +58,7 @@ pub(crate) fn story(name: &str, hosts: &[&str], tell: impl FnOnce(&mut Hosts) ->
 }
 
 impl Hosts {
-    fn start(story: &str, names: &[&str]) -> Result<Hosts> {
+    fn prepare(story: &str, names: &[&str]) -> Result<Hosts> {
         let place = Place::new(story)?;
         let network = Network::new(names)?;
         let model = |name: &str| Ok(Model::new(name)?.forgetting(Options::DATA, FORGETTING, KEPT));
@@ -58,12 +74,26 @@ impl Hosts {
             nodes.push((machine, Node::prepare(&place, options)?));
         }
         let hosts = nodes.into_iter().map(|(machine, node)| Host { machine, kubectl: node.kubectl(), node });
-        let mut hosts = Hosts { hosts: hosts.collect(), network, _registry: registry, _place: place };
-        hosts.each(|host| {
+        Ok(Hosts { hosts: hosts.collect(), network, _registry: registry, _place: place })
+    }
+
+    fn found_each(&mut self) -> Result<()> {
+        self.each(|host| {
             host.node.start_again()?;
             host.ready()
-        })?;
-        Ok(hosts)
+        })
+    }
+
+    fn found_and_join(&mut self) -> Result<()> {
+        let (founder, others) = self.hosts.split_first_mut().context("no hosts")?;
+        founder.node.start_again()?;
+        founder.ready()?;
+        for host in others {
+            host.node.joins_by(Some(founder.node.invite(&[])?));
+            host.node.start_again().with_context(|| format!("{} joins", host.machine.name()))?;
+            host.node.joins_by(None);
+        }
+        Ok(())
     }
 
     /// Does something with all hosts at once.

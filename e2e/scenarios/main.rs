@@ -17,6 +17,7 @@ mod first_objects;
 mod hosts;
 mod images_and_runtime;
 mod inside_a_pod;
+mod joined_hosts;
 mod lives_of_pods;
 mod networks;
 mod power_cuts;

@@ -26,6 +26,8 @@ pub struct Options {
     pub address: Ipv4Addr,
     /// More flags of `beemesh up`.
     pub flags: Vec<String>,
+    /// What it joins a mesh by, instead of founding one.
+    pub ticket: Option<String>,
     /// The machine it runs in; none: this one. Paths are the machine's.
     pub machine: Option<Arc<Machine>>,
 }
@@ -34,14 +36,14 @@ impl Options {
     /// A node that keeps cells and serves the API without running pods.
     pub fn without_pods(data: PathBuf) -> Options {
         let flags = vec!["--runtime".to_owned(), "none".to_owned()];
-        Options { data, address: Place::address(), flags, machine: None }
+        Options { data, address: Place::address(), flags, ticket: None, machine: None }
     }
 
     /// A node that runs pods, in a machine of its own.
     pub fn with_pods(machine: &Arc<Machine>) -> Options {
         let flags = vec!["--runtime".to_owned(), "containerd".to_owned()];
         let (data, address) = (PathBuf::from(Options::DATA), machine.address());
-        Options { data, address, flags, machine: Some(machine.clone()) }
+        Options { data, address, flags, ticket: None, machine: Some(machine.clone()) }
     }
 
     /// Where its API listens. On this machine not at the usual port: somebody who runs a node here has it, at every
@@ -140,14 +142,14 @@ impl Node {
                     machine.boot()?;
                 }
                 let mut command = machine.command(&machine.program("beemesh"))?;
-                command.args(["up", "--kubeconfig", KUBECONFIG]);
+                command.args(self.verb()).args(["--kubeconfig", KUBECONFIG]);
                 command
             }
             None => {
                 // setpriv: if this test is killed, the kernel kills the node, and nothing is left behind. It
                 // execs, so the pid is the node's.
                 let mut command = Command::new("setpriv");
-                command.args(["--pdeathsig", "KILL"]).arg(process::built("beemesh")?).arg("up");
+                command.args(["--pdeathsig", "KILL"]).arg(process::built("beemesh")?).args(self.verb());
                 command.arg("--kubeconfig").arg(&self.kubeconfig).env("HOME", &self.home).env_remove("KUBECONFIG");
                 command
             }
@@ -165,6 +167,28 @@ impl Node {
             .context("cannot start setpriv (package util-linux)")?;
         self.child = Some(child);
         Ok(())
+    }
+
+    /// `up`, or `join` and a ticket.
+    fn verb(&self) -> Vec<&str> {
+        self.options.ticket.as_ref().map_or(vec!["up"], |ticket| vec!["join", ticket])
+    }
+
+    /// From now on it is started to join a mesh by this ticket, or, without one, as it is.
+    pub fn joins_by(&mut self, ticket: Option<String>) {
+        self.options.ticket = ticket;
+    }
+
+    /// What `beemesh invite` prints on the node's machine.
+    ///
+    /// # Errors
+    /// If it refuses; what it said is part of the error.
+    pub fn invite(&self, flags: &[&str]) -> Result<String> {
+        let data = self.options.data.to_str().context("a path of the stage is UTF-8")?;
+        let machine = self.options.machine.as_ref().context("a node of a machine invites")?;
+        let program = machine.program("beemesh");
+        let args = [&[&program, "invite", "--data", data][..], flags].concat();
+        Ok(machine.ok(&args)?.trim_end().to_owned())
     }
 
     fn still_runs(&mut self) -> Result<()> {

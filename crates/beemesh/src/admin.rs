@@ -1,8 +1,11 @@
-//! What `beemesh status` and `beemesh cells` ask a running node, over a socket in its data directory that
-//! only its owner may open: one connection, one JSON document.
+//! What `beemesh status`, `cells` and `invite` ask a running node, over a socket in its data directory that only its
+//! owner may open: one connection, one question, one answer, each a line of JSON that names its version.
 
 use crate::backend::Node;
+use crate::cli::exit::Exit;
 use crate::driver::Driver;
+use crate::invite::{Asked, Invited, invite};
+use ::mesh::Mesh;
 use anyhow::{Context, Result};
 use base::CellId;
 use node::cell::{Cell, Role};
@@ -11,10 +14,84 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
-use tokio::io::AsyncWriteExt;
-use tokio::sync::watch;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// The version of questions and answers. What is added to either is no new version.
+const VERSION: u32 = 1;
+/// A question is at most this long.
+const QUESTION_BYTES_MAX: u64 = 64 << 10;
+/// An answer is at most this long: a cell takes some 300 bytes of it.
+pub(crate) const ANSWER_BYTES_MAX: u64 = 64 << 20;
+/// Connections at once; one more waits until one of them has its answer.
+const AT_ONCE: usize = 16;
+/// For a question to come, and for an answer to be taken.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A question or an answer on its way.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Said<T> {
+    version: u32,
+    #[serde(flatten)]
+    pub(crate) what: T,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Question {
+    /// How the node is.
+    Report,
+    /// A ticket.
+    Invite(Asked),
+}
+
+/// What is answered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Answer {
+    /// How the node is.
+    Report(Box<Report>),
+    /// A ticket.
+    Invited(Invited),
+    /// It was not done.
+    Refused {
+        /// The exit code of the command that asked.
+        exit: u8,
+        /// Why, for people.
+        why: String,
+    },
+}
+
+/// A question or an answer as a line.
+///
+/// # Errors
+/// If it cannot be written as JSON.
+pub(crate) fn line<T: Serialize + Clone>(what: &T) -> Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(&Said { version: VERSION, what: what.clone() })?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// The question of a line.
+fn asked(line: &[u8]) -> Result<Question, Answer> {
+    let refused = |why: &str| Answer::Refused { exit: Exit::Failed as u8, why: why.to_owned() };
+    // The version first: of a newer one nothing else is to be read.
+    let version = serde_json::from_slice::<serde_json::Value>(line).ok().and_then(|v| v["version"].as_u64());
+    match version {
+        Some(v) if v > u64::from(VERSION) => Err(refused(
+            "the node is of an older release than the command: start the newer one, or use the older command",
+        )),
+        Some(_) => serde_json::from_slice::<Said<Question>>(line)
+            .map(|said| said.what)
+            .map_err(|_| refused("the node does not know this question: is it of another release than the command?")),
+        None => Err(refused("the question cannot be read: is the command of another release than the node?")),
+    }
+}
 
 /// What a node says of itself. Fields are only ever added.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,8 +105,17 @@ pub(crate) struct Report {
     pub(crate) node_id: String,
     /// The mesh.
     pub(crate) trust_domain: String,
+    /// What it may do.
+    #[serde(default)]
+    pub(crate) roles: String,
     /// Where its API listens.
     pub(crate) api: String,
+    /// Where its transport listens (UDP).
+    #[serde(default)]
+    pub(crate) mesh: Vec<String>,
+    /// Nodes it has a link to.
+    #[serde(default)]
+    pub(crate) links: usize,
     /// The process.
     pub(crate) pid: u32,
     /// How long it has been up.
@@ -93,18 +179,27 @@ pub(crate) fn socket(data: &Path) -> PathBuf {
     data.join("admin.sock")
 }
 
+/// Whom questions are about.
+pub(crate) struct About {
+    /// The machines.
+    pub(crate) driver: Arc<Driver>,
+    /// What stands behind the gateway.
+    pub(crate) backend: Arc<Node>,
+    /// The transport.
+    pub(crate) mesh: Arc<Mesh>,
+    /// Addresses the operator named.
+    pub(crate) advertised: Vec<SocketAddr>,
+    /// Where the API listens.
+    pub(crate) api: SocketAddr,
+    /// The node's name.
+    pub(crate) name: String,
+}
+
 /// Answers until stopped.
 ///
 /// # Errors
 /// If the socket cannot be made.
-pub(crate) fn serve(
-    data: &Path,
-    driver: Arc<Driver>,
-    backend: Arc<Node>,
-    api: SocketAddr,
-    name: String,
-    mut stopped: watch::Receiver<bool>,
-) -> Result<JoinHandle<()>> {
+pub(crate) fn serve(data: &Path, about: About, mut stopped: watch::Receiver<bool>) -> Result<JoinHandle<()>> {
     let path = socket(data);
     // The directory is locked: a socket that is there is a dead process's.
     let _ = std::fs::remove_file(&path);
@@ -112,38 +207,74 @@ pub(crate) fn serve(
         tokio::net::UnixListener::bind(&path).with_context(|| format!("making the socket {}", path.display()))?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
         .with_context(|| format!("closing {} to others", path.display()))?;
-    let since = Instant::now();
+    let (since, about) = (Instant::now(), Arc::new(about));
+    let places = Arc::new(Semaphore::new(AT_ONCE));
     Ok(tokio::spawn(async move {
         loop {
-            let accepted = tokio::select! {
-                a = listener.accept() => a,
+            let next = async {
+                let place = places.clone().acquire_owned().await;
+                (place, listener.accept().await)
+            };
+            let (place, accepted) = tokio::select! {
+                next = next => next,
                 _ = stopped.changed() => break,
             };
-            let Ok((mut stream, _)) = accepted else {
+            let Ok((stream, _)) = accepted else {
                 // Out of descriptors: a pause keeps this from becoming a busy loop.
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
-            let report = Report {
-                version: env!("CARGO_PKG_VERSION").into(),
-                name: name.clone(),
-                node_id: backend.identity().node_id().to_string(),
-                trust_domain: backend.identity().trust_domain().to_string(),
-                api: api.to_string(),
-                pid: std::process::id(),
-                up_seconds: since.elapsed().as_secs(),
-                disk_space: driver.has_space(),
-                watchers: driver.watchers(),
-                cells: driver.all().iter().map(|c| c.look(of_cell)).collect(),
-                failed: driver.failed().into_iter().map(of_failed).collect(),
-            };
-            let bytes = serde_json::to_vec(&report).unwrap_or_default();
-            // A client that does not read its few kilobytes is not waited for.
-            let patience = std::time::Duration::from_secs(5);
-            let _ = tokio::time::timeout(patience, stream.write_all(&bytes)).await;
+            let about = about.clone();
+            tokio::spawn(async move {
+                let _place = place;
+                about.answer(stream, since).await;
+            });
         }
         let _ = std::fs::remove_file(&path);
     }))
+}
+
+impl About {
+    async fn answer(&self, mut stream: UnixStream, since: Instant) {
+        let (read, mut write) = stream.split();
+        let mut question = Vec::new();
+        let mut from = BufReader::new(read.take(QUESTION_BYTES_MAX));
+        // A client that asks nothing, or does not read its answer, is not waited for.
+        let came = timeout(PATIENCE, from.read_until(b'\n', &mut question)).await;
+        if !matches!(came, Ok(Ok(_))) {
+            return;
+        }
+        let answer = match asked(&question) {
+            Ok(Question::Report) => Answer::Report(Box::new(self.report(since))),
+            Ok(Question::Invite(asked)) => match invite(&self.backend, &self.mesh, &self.advertised, &asked).await {
+                Ok(made) => Answer::Invited(made),
+                Err((exit, why)) => Answer::Refused { exit: exit as u8, why },
+            },
+            Err(refused) => refused,
+        };
+        let bytes = line(&answer).unwrap_or_default();
+        let _ = timeout(PATIENCE, write.write_all(&bytes)).await;
+    }
+
+    fn report(&self, since: Instant) -> Report {
+        let identity = self.backend.identity();
+        Report {
+            version: env!("CARGO_PKG_VERSION").into(),
+            name: self.name.clone(),
+            node_id: identity.node_id().to_string(),
+            trust_domain: identity.trust_domain().to_string(),
+            roles: identity.roles().to_string(),
+            api: self.api.to_string(),
+            mesh: self.mesh.bound().iter().map(SocketAddr::to_string).collect(),
+            links: self.mesh.peers().len(),
+            pid: std::process::id(),
+            up_seconds: since.elapsed().as_secs(),
+            disk_space: self.driver.has_space(),
+            watchers: self.driver.watchers(),
+            cells: self.driver.all().iter().map(|c| c.look(of_cell)).collect(),
+            failed: self.driver.failed().into_iter().map(of_failed).collect(),
+        }
+    }
 }
 
 fn named(role: &Role) -> (&str, &str) {
@@ -181,5 +312,28 @@ fn of_cell(cell: &Cell) -> CellReport {
         objects: cell.state().len(),
         bytes: cell.state().bytes(),
         waiting: cell.waiting(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn questions_name_their_version_and_what_is_not_known_is_told() {
+        let invite = Question::Invite(Asked { ttl_seconds: 60, reusable: false, roles: "keeper".into() });
+        assert_eq!(line(&Question::Report).unwrap(), b"{\"version\":1,\"report\":null}\n");
+        assert!(matches!(asked(&line(&Question::Report).unwrap()), Ok(Question::Report)));
+        assert!(matches!(asked(&line(&invite).unwrap()), Ok(Question::Invite(a)) if a.roles == "keeper"));
+        for (bad, words) in [
+            (&b""[..], "cannot be read"),
+            (b"{}\n", "cannot be read"),
+            (b"{\"version\":2,\"leave\":{}}\n", "older release"),
+            (b"{\"version\":1,\"leave\":{}}\n", "does not know"),
+        ] {
+            let refused = asked(bad).unwrap_err();
+            assert!(matches!(&refused, Answer::Refused { exit: 1, why } if why.contains(words)), "{refused:?}");
+        }
     }
 }

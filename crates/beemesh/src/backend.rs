@@ -67,11 +67,6 @@ impl Node {
         &self.driver
     }
 
-    /// The machines beside and below the cells.
-    pub(crate) fn work(&self) -> &Work {
-        &self.work
-    }
-
     /// Who this node is.
     pub(crate) fn identity(&self) -> &Identity {
         &self.identity
@@ -84,8 +79,9 @@ impl Node {
             Reply::List(mut list) => {
                 let mut items: Vec<objects::Tree> = Vec::new();
                 while list.items.write_next(&mut |json| items.extend(serde_json::from_slice::<objects::Tree>(json))) {}
-                let revision = list.revision.get().to_string();
-                Ok(serde_json::json!({"metadata": {"resourceVersion": revision}, "items": items}))
+                let metadata = serde_json::json!({"resourceVersion": list.revision.get().to_string(),
+                    "continue": list.continue_token});
+                Ok(serde_json::json!({"metadata": metadata, "items": items}))
             }
         }
     }
@@ -94,6 +90,12 @@ impl Node {
     pub(crate) async fn errand(&self, errand: &Errand) -> Answered {
         let (id, uid, suffix) = self.driver.request_chance();
         self.tree(errand.request(id, clock::wall(), uid, suffix)).await
+    }
+
+    /// A watch that a machine of this node opens in its own name, from a revision on.
+    pub(crate) async fn errand_watch(&self, errand: &Errand) -> Result<Watch, Refusal> {
+        let (id, uid, suffix) = self.driver.request_chance();
+        self.open(errand.request(id, clock::wall(), uid, suffix)).await
     }
 
     /// Has a request decided by the cell it belongs to, and root asked first for what that needs of it.
@@ -126,10 +128,9 @@ impl Node {
         loop {
             changes.borrow_and_update();
             let bundle = self.driver.bundle();
-            let settled = match self.driver.cell(self.cell_of(&request, &bundle)) {
-                Some(cell) => self.driver.ask(&cell, request.clone()).await,
-                None => Settled { outcome: Outcome::NotLeader, events: None },
-            };
+            let id = self.cell_of(&request, &bundle);
+            let settled = self.driver.ask_leader(id, request.clone(), retry.until()).await;
+            self.driver.note(id, !matches!(settled.outcome, Outcome::NotLeader));
             match retry.next(clock::now().mono, &settled.outcome) {
                 Next::Give => return settled,
                 Next::Refuse(status) => return Settled { outcome: Outcome::Refused(status), events: None },
@@ -159,12 +160,12 @@ impl Node {
         let mut changes = self.driver.changes();
         loop {
             changes.borrow_and_update();
-            let settled = match self.driver.cell(cell) {
-                Some(seat) => self.driver.collect(&seat, storage.into(), at, after).await,
-                None if !self.driver.bundle().cells().iter().any(|(_, c)| *c == cell) => return Ok(None),
-                None => Settled { outcome: Outcome::NotLeader, events: None },
-            };
-            match (retry.next(clock::now().mono, &settled.outcome), settled.outcome) {
+            let root = self.driver.founding().root;
+            if cell != root && !self.driver.bundle().cells().iter().any(|(_, c)| *c == cell) {
+                return Ok(None);
+            }
+            let outcome = self.driver.collect_at_leader(cell, storage.into(), at, after, retry.until()).await;
+            match (retry.next(clock::now().mono, &outcome), outcome) {
                 (Next::Give, outcome @ (Outcome::Collected(_) | Outcome::Recalled(_))) => return Ok(Some(outcome)),
                 (Next::Give, other) => return Err(refusal(other)),
                 (Next::Refuse(status), _) => return Err(status),
@@ -271,28 +272,10 @@ impl Node {
                 let found = plan.run(snapshot.lying(plan.after.as_deref()), snapshot.revision());
                 Ok(Reply::List(List::of(kind, found, plan.warnings)))
             }
+            // The same of a cell that is led elsewhere.
+            Outcome::Listed { found, warnings } => Ok(Reply::List(List::of(kind, found, warnings))),
             Outcome::Token(token) => self.token(token).map(Reply::One),
             other => Err(refusal(other)),
-        }
-    }
-
-    /// A Namespace was made: the answer waits until its cell takes writes, 5 s at most.
-    async fn opened(&self, mut answer: Answer) -> Answer {
-        let tree = answer.payload.tree();
-        let Some(cell) = tree["metadata"]["uid"].as_str().and_then(|u| u.parse().ok()).map(CellId) else {
-            return answer;
-        };
-        let until = tokio::time::Instant::now() + Duration::from_secs(5);
-        let mut changes = self.driver.changes();
-        loop {
-            changes.borrow_and_update();
-            if self.driver.cell(cell).is_some_and(|c| c.look(|c| c.is_leading())) {
-                return answer;
-            }
-            if tokio::time::timeout_at(until, changes.changed()).await.is_err() {
-                answer.warnings.push("the namespace's cell does not take writes yet; they will wait for it".into());
-                return answer;
-            }
         }
     }
 
@@ -566,12 +549,11 @@ impl Backend for Node {
 
     fn checks(&self, probe: Probe) -> Vec<Check> {
         let f = self.driver.founding();
-        let leads = |id| self.driver.cell(id).is_some_and(|c| c.look(|c| c.is_leading()));
         let mut checks = vec![Check { name: "ping", ok: true }, Check { name: "log", ok: true }];
         if probe == Probe::Ready {
             checks.push(Check { name: "disk-space", ok: self.driver.has_space() });
-            checks.push(Check { name: "root", ok: leads(f.root) });
-            checks.push(Check { name: "registry", ok: leads(f.registry) });
+            checks.push(Check { name: "root", ok: self.driver.is_led(f.root) });
+            checks.push(Check { name: "registry", ok: self.driver.is_led(f.registry) });
         }
         checks
     }

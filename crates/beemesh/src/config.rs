@@ -1,9 +1,11 @@
 //! What the program needs, made of what was typed and what the machine says: checked once, here.
 
-use crate::cli::{Runtime, Up};
+use crate::cli::{Join, Runtime, Up};
+use crate::joining::Wish;
 use crate::mesh;
 use anyhow::{Context, Result, bail};
 use host::containerd::SOCKET_BYTES;
+use identity::{Roles, Ticket};
 use objects::kinds::names;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,6 +18,10 @@ pub(crate) struct Config {
     pub(crate) data: PathBuf,
     /// Where the API listens.
     pub(crate) api: SocketAddr,
+    /// Where the mesh's transport listens.
+    pub(crate) listen: SocketAddr,
+    /// Addresses others reach it at that this machine does not see: a router's, a load balancer's.
+    pub(crate) advertise: Vec<SocketAddr>,
     /// The node's name: a DNS-1123 subdomain.
     pub(crate) name: String,
     /// The node's labels, the zone's among them.
@@ -70,6 +76,11 @@ impl Config {
             }
             labels.insert("topology.kubernetes.io/zone".into(), zone);
         }
+        if let Some(nowhere) = up.advertise.iter().find(|a| a.ip().is_unspecified() || a.port() == 0) {
+            bail!(
+                "--advertise {nowhere}: expected an address and a port that others can reach, such as 203.0.113.7:7443"
+            );
+        }
         let pods = match (up.cri, up.runtime) {
             (Some(socket), _) => Pods::Cri(socket),
             (None, Runtime::Containerd) => Pods::Containerd,
@@ -84,6 +95,8 @@ impl Config {
         Ok(Config {
             data,
             api: up.api,
+            listen: up.listen,
+            advertise: up.advertise,
             name,
             labels,
             kubeconfig: up.kubeconfig,
@@ -92,6 +105,31 @@ impl Config {
             trust_domain: up.trust_domain,
         })
     }
+}
+
+/// What `beemesh join` was told: a configuration, and what is wished for.
+///
+/// # Errors
+/// As [`Config::new`]; a ticket that is none, or roles it does not grant.
+pub(crate) fn joining(join: Join) -> Result<(Config, Wish)> {
+    if let Some(domain) = &join.up.trust_domain {
+        bail!("--trust-domain {domain}: a machine that joins takes the mesh's; leave it out");
+    }
+    let ticket: Ticket = join.ticket.parse()?;
+    let roles = granted(join.roles.as_deref(), ticket.invitation().roles)?;
+    Ok((Config::new(join.up)?, Wish { ticket, roles }))
+}
+
+/// The roles asked for, of those a ticket grants; all of them if none are asked for.
+fn granted(asked: Option<&str>, granted: Roles) -> Result<Roles> {
+    let Some(asked) = asked else { return Ok(granted) };
+    let roles: Roles = asked.parse().context("--roles")?;
+    if !granted.contains(roles) {
+        bail!(
+            "--roles {roles}: the ticket grants {granted}; ask for some of these, or have one made with `beemesh invite --roles {roles}`"
+        );
+    }
+    Ok(roles)
 }
 
 /// The data directory meant by a flag or its absence.
@@ -115,7 +153,7 @@ pub(crate) fn data_dir(flag: Option<&Path>) -> Result<PathBuf> {
 fn kept_name(asked: Option<String>, kept: Option<String>, data: &Path) -> Result<Option<String>> {
     match (asked, kept) {
         (Some(asked), Some(kept)) if asked != kept => bail!(
-            "{} is the node {kept}'s, and a node keeps its name: leave out --name, or give another --data to found \
+            "{} is the node {kept}'s, and a node keeps its name: leave out --name, or give another --data for \
              the node {asked}. Nothing was changed",
             data.display()
         ),
@@ -174,6 +212,16 @@ mod tests {
         assert_eq!(name(None, Some("b")).unwrap().as_deref(), Some("b"), "whatever the machine is called now");
         assert_eq!(name(Some("b"), Some("b")).unwrap().as_deref(), Some("b"));
         assert!(name(Some("a"), Some("b")).unwrap_err().to_string().contains("node b's"));
+    }
+
+    #[test]
+    fn a_machine_asks_for_no_more_than_its_ticket_grants() {
+        let two = Roles::KEEPER | Roles::WORKER;
+        assert_eq!(granted(None, two).unwrap(), two);
+        assert_eq!(granted(Some("worker"), two).unwrap(), Roles::WORKER);
+        for bad in ["authority", "worker,gateway", "king", ""] {
+            assert!(granted(Some(bad), two).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -6,13 +6,21 @@ mod cli;
 mod config;
 mod driver;
 mod files;
+mod invite;
+mod issue;
+mod join;
+mod joining;
 mod kubeconfig;
 mod lease;
+mod led;
+mod membership;
 mod mesh;
 mod metrics;
+mod net;
 mod node_object;
 mod pods;
 mod register;
+mod standing;
 mod streams;
 mod up;
 
@@ -45,10 +53,15 @@ fn main() -> ExitCode {
 fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Up(up) => {
-            tracing_subscriber::fmt().with_env_filter(log_filter()?).with_writer(std::io::stderr).init();
-            let config = config::Config::new(*up)?;
-            up::run(config)
+            log_to_stderr()?;
+            up::run(config::Config::new(*up)?, None)
         }
+        Command::Join(join) => {
+            log_to_stderr()?;
+            let (config, wish) = config::joining(*join)?;
+            up::run(config, Some(wish))
+        }
+        Command::Invite(invite) => cli::invite::run(&invite),
         Command::Status(show) => cli::show::status(&show),
         Command::Cells(show) => cli::show::cells(&show),
         Command::Man => {
@@ -60,6 +73,11 @@ fn run(args: Args) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+fn log_to_stderr() -> anyhow::Result<()> {
+    tracing_subscriber::fmt().with_env_filter(log_filter()?).with_writer(std::io::stderr).init();
+    Ok(())
 }
 
 /// What is told of what happens: `BEEMESH_LOG`, in `tracing`'s words (`debug`, `info,agree=trace`).

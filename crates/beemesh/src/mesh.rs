@@ -9,7 +9,7 @@ use base::CellId;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// Version 2 of `mesh.json`. Version 1 had no name.
+/// Version 3 of `mesh.json`. Version 1 had no name, and before version 3 nobody joined.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stored {
@@ -21,6 +21,20 @@ struct Stored {
     /// The node's name. Its Node object and its pods are found by it, so it stays.
     #[serde(default)]
     node: Option<String>,
+    /// Of a mesh that this machine joined, or has begun to: not of one it founded.
+    #[serde(default)]
+    joined: bool,
+}
+
+/// What a data directory says of its mesh.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known {
+    /// The cells that are known by themselves.
+    pub(crate) founding: Founding,
+    /// Root's first commit is durable: of a founder, here.
+    pub(crate) complete: bool,
+    /// Whether the machine joined it, or has begun to.
+    pub(crate) joined: bool,
 }
 
 /// The name that the node of a data directory was founded with; `None` if it has none yet.
@@ -31,14 +45,15 @@ pub(crate) fn name(data: &Path) -> Result<Option<String>> {
     Ok(read(data)?.and_then(|stored| stored.node))
 }
 
-/// Reads the founding cells; `None` if none are named yet.
+/// Reads what is known of the mesh; `None` if there is nothing yet.
 ///
 /// # Errors
 /// A file that cannot be read, is damaged, or was written by a newer release.
-pub(crate) fn load(data: &Path) -> Result<Option<(Founding, bool)>> {
+pub(crate) fn load(data: &Path) -> Result<Option<Known>> {
     let Some(stored) = read(data)? else { return Ok(None) };
     let id = |s: &str| s.parse::<CellId>().map_err(|_| damaged(&data.join("mesh.json")));
-    Ok(Some((Founding { root: id(&stored.root)?, registry: id(&stored.registry)? }, stored.complete)))
+    let founding = Founding { root: id(&stored.root)?, registry: id(&stored.registry)? };
+    Ok(Some(Known { founding, complete: stored.complete, joined: stored.joined }))
 }
 
 fn read(data: &Path) -> Result<Option<Stored>> {
@@ -49,7 +64,7 @@ fn read(data: &Path) -> Result<Option<Stored>> {
         Err(e) => return Err(e).with_context(|| format!("reading {}", path.display())),
     };
     let stored: Stored = serde_json::from_slice(&bytes).map_err(|_| damaged(&path))?;
-    if !matches!(stored.version, 1 | 2) {
+    if !matches!(stored.version, 1..=3) {
         bail!(
             "{} has version {}, which a newer release of beemesh wrote: start that release",
             path.display(),
@@ -67,13 +82,14 @@ fn damaged(path: &Path) -> Coded {
     Coded { exit: Exit::Corrupt, source }
 }
 
-/// Names the founding cells and the node, durably; `complete` once root's first commit is durable.
+/// Writes what is known of the mesh, and the node's name, durably.
 ///
 /// # Errors
 /// The operation that failed; nothing was changed.
-pub(crate) fn store(data: &Path, f: Founding, node: &str, complete: bool) -> Result<()> {
+pub(crate) fn store(data: &Path, known: &Known, node: &str) -> Result<()> {
+    let Known { founding: f, complete, joined } = *known;
     let (root, registry, node) = (f.root.to_string(), f.registry.to_string(), Some(node.to_owned()));
-    let stored = Stored { version: 2, root, registry, complete, node };
+    let stored = Stored { version: 3, root, registry, complete, node, joined };
     files::replace(&data.join("mesh.json"), &serde_json::to_vec_pretty(&stored)?)
 }
 
@@ -90,13 +106,15 @@ mod tests {
         assert!(load(&dir).unwrap().is_none());
         let f = Founding { root: CellId(Uid(1)), registry: CellId(Uid(2)) };
         assert!(name(&dir).unwrap().is_none());
-        store(&dir, f, "node-1", true).unwrap();
+        let known = Known { founding: f, complete: true, joined: true };
+        store(&dir, &known, "node-1").unwrap();
         assert_eq!(name(&dir).unwrap().as_deref(), Some("node-1"));
-        let (read, complete) = load(&dir).unwrap().unwrap();
-        assert_eq!((read.root, read.registry, complete), (f.root, f.registry, true));
+        let read = load(&dir).unwrap().unwrap();
+        assert_eq!((read.founding.root, read.founding.registry), (f.root, f.registry));
+        assert!(read.complete && read.joined);
         let old = format!(r#"{{"version":1,"root":"{}","registry":"{}","complete":true}}"#, f.root, f.registry);
         std::fs::write(dir.join("mesh.json"), old).unwrap();
-        assert!(load(&dir).unwrap().is_some() && name(&dir).unwrap().is_none());
+        assert!(load(&dir).unwrap().is_some_and(|k| k.complete && !k.joined) && name(&dir).unwrap().is_none());
         std::fs::write(dir.join("mesh.json"), "{").unwrap();
         assert!(load(&dir).unwrap_err().to_string().contains("damaged"));
         std::fs::remove_dir_all(&dir).unwrap();

@@ -139,12 +139,6 @@ fn set_condition(status: &mut Tree, condition: &str, state: &str, reason: &str, 
     *old = new;
 }
 
-/// Where a Node says that its machine is reached.
-pub(crate) fn internal_addresses(node: &Tree) -> Vec<IpAddr> {
-    let all = node["status"]["addresses"].as_array().into_iter().flatten();
-    all.filter(|a| a["type"] == "InternalIP").filter_map(|a| a["address"].as_str()?.parse().ok()).collect()
-}
-
 /// The pods' networks of a new node: the first IPv4 /24 of `10.42.0.0/16` that none of the given Nodes has,
 /// and the IPv6 /64 that follows from its key. Without IPv4 when all 256 are taken.
 pub(crate) fn pod_networks(trust_domain: &str, id: NodeId, nodes: &[Tree]) -> Vec<String> {
@@ -178,6 +172,8 @@ mod tests {
     fn config(pods: Pods) -> Config {
         Config {
             data: "/d".into(),
+            listen: ([127, 0, 0, 1], 7443).into(),
+            advertise: Vec::new(),
             api: ([127, 0, 0, 1], 6443).into(),
             name: "n1".into(),
             labels: [("zone".to_owned(), "a".to_owned())].into(),

@@ -3,7 +3,6 @@
 
 use crate::config::{Config, Pods};
 use crate::driver::work::Work;
-use crate::node_object;
 use crate::register::RuntimeFacts;
 use base::runtime::Why;
 use decide::pod::Resources;
@@ -11,6 +10,7 @@ use host::cni::Network;
 use host::containerd::Registry;
 use host::runtime::{self, Runtime};
 use host::services::{self, Redirect};
+use node::nodes::internal_addresses;
 use node::pods::NodeFacts;
 use objects::Tree;
 use std::io;
@@ -226,7 +226,7 @@ fn network(node: &Tree) -> Option<Network> {
 
 fn facts(config: &Config, node: &Tree, runtime: &Runtime, answers: bool) -> NodeFacts {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let addresses = node_object::internal_addresses(node);
+    let addresses = internal_addresses(node);
     let one = |six: bool| addresses.iter().find(|a| a.is_ipv6() == six).copied();
     NodeFacts {
         name: config.name.as_str().into(),

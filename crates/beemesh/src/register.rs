@@ -17,6 +17,39 @@ use tokio::sync::watch;
 
 /// How often the node looks whether its object is still true.
 const EVERY: Duration = Duration::from_secs(10);
+/// The pause after a first failure, doubled after each up to [`EVERY`].
+const FIRST: Duration = Duration::from_millis(250);
+/// How often somebody else may have been first with a change of the object before that counts as a failure.
+const CONFLICTS: u32 = 5;
+
+/// When the object is looked at again: a conflict says only that it has changed, and what it is now can be read at once.
+#[derive(Default)]
+struct Pace {
+    conflicts: u32,
+    failures: u32,
+}
+
+impl Pace {
+    /// The pause after this; `chance` is any number, so that nodes that fail together do not come back together.
+    fn after<T>(&mut self, done: &Result<T, (u16, String)>, chance: u64) -> Duration {
+        match done {
+            Ok(_) => {
+                *self = Pace::default();
+                EVERY
+            }
+            Err((409, _)) if self.conflicts < CONFLICTS => {
+                self.conflicts += 1;
+                Duration::ZERO
+            }
+            Err(_) => {
+                let most = FIRST.saturating_mul(1 << self.failures.min(16)).min(EVERY);
+                (self.conflicts, self.failures) = (0, self.failures.saturating_add(1));
+                // Between a half and the whole of it.
+                most / 2 + most.mul_f64((chance >> 11) as f64 / (1u64 << 54) as f64)
+            }
+        }
+    }
+}
 
 /// What the container runtime says of itself: nothing while it does not answer.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -37,11 +70,13 @@ pub(crate) async fn run(
 ) {
     let machine = machine();
     let mut renewed: Option<Instant> = None;
+    let mut pace = Pace::default();
     loop {
         let facts = facts(&config, &machine, &runtime.borrow_and_update().clone());
-        match once(&config, &backend, &facts).await {
+        let done = once(&config, &backend, &facts).await;
+        let pause = pace.after(&done, backend.driver().request_chance().2);
+        match done {
             Ok(node) => {
-                backend.work().heard();
                 if renewed.is_none_or(|at| at.elapsed() >= lease::EVERY) {
                     match lease::renew(&backend, &node, clock::wall()).await {
                         Ok(()) => renewed = Some(Instant::now()),
@@ -56,12 +91,15 @@ pub(crate) async fn run(
                     new
                 });
             }
-            Err(why) => {
+            Err((_, why)) if pause.is_zero() => {
+                tracing::debug!(node = %config.name, %why, "the Node object was changed by others; looking again");
+            }
+            Err((_, why)) => {
                 tracing::warn!(node = %config.name, %why, "the Node object could not be brought up to date; trying again");
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(pause) => {}
             Ok(()) = runtime.changed() => {}
             _ = stopped.changed() => return,
         }
@@ -109,12 +147,12 @@ fn facts(config: &Config, machine: &Machine, runtime: &RuntimeFacts) -> Facts {
 }
 
 /// All Nodes there are.
-async fn nodes(config: &Config, backend: &Node) -> Result<Vec<Tree>, String> {
-    let list = ask(config, backend, Verb::List, "", Body::None).await.map_err(|e| e.1)?;
+async fn nodes(config: &Config, backend: &Node) -> Result<Vec<Tree>, (u16, String)> {
+    let list = ask(config, backend, Verb::List, "", Body::None).await?;
     Ok(list["items"].as_array().cloned().unwrap_or_default())
 }
 
-async fn once(config: &Config, backend: &Node, facts: &Facts) -> Result<Tree, String> {
+async fn once(config: &Config, backend: &Node, facts: &Facts) -> Result<Tree, (u16, String)> {
     let id = backend.identity().node_id();
     let have = match ask(config, backend, Verb::Get, "", Body::None).await {
         Ok(tree) => tree,
@@ -123,21 +161,21 @@ async fn once(config: &Config, backend: &Node, facts: &Facts) -> Result<Tree, St
             let domain = backend.identity().trust_domain().to_string();
             let cidrs = pod_networks(&domain, id, &nodes);
             let body = Body::Object { tree: node_object::fresh(config, id, &cidrs), strict: Vec::new() };
-            ask(config, backend, Verb::Create, "", body).await.map_err(|e| e.1)?
+            ask(config, backend, Verb::Create, "", body).await?
         }
-        Err((_, why)) => return Err(why),
+        Err(other) => return Err(other),
     };
     let mut want = have.clone();
     node_object::own(config, id, &[], &mut want);
     if want != have {
         let body = Body::Object { tree: want.clone(), strict: Vec::new() };
-        want = ask(config, backend, Verb::Update, "", body).await.map_err(|e| e.1)?;
+        want = ask(config, backend, Verb::Update, "", body).await?;
     }
     let mut with_status = want.clone();
     node_object::status(config, facts, clock::wall(), &mut with_status["status"]);
     if with_status != want {
         let body = Body::Object { tree: with_status, strict: Vec::new() };
-        want = ask(config, backend, Verb::Update, "status", body).await.map_err(|e| e.1)?;
+        want = ask(config, backend, Verb::Update, "status", body).await?;
     }
     Ok(want)
 }
@@ -221,6 +259,26 @@ fn reachable(outward: &[IpAddr], held: Vec<Held>) -> Vec<IpAddr> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_conflict_is_tried_again_at_once_and_other_failures_later_and_later() {
+        let mut pace = Pace::default();
+        let err = |code| Err::<(), _>((code, String::new()));
+        for _ in 0..3 {
+            for _ in 0..CONFLICTS {
+                assert_eq!(pace.after(&err(409), 7), Duration::ZERO);
+            }
+            assert!(pace.after(&err(409), 7) >= FIRST / 2, "somebody changes it all the time");
+        }
+        assert_eq!(pace.after(&Ok(()), 7), EVERY);
+        for chance in [0, u64::MAX] {
+            let mut pace = Pace::default();
+            let pauses: Vec<Duration> = (0..10).map(|_| pace.after(&err(503), chance)).collect();
+            let rises = |w: &[Duration]| w[0] <= w[1];
+            assert!(pauses.windows(2).all(rises) && pauses[0] <= FIRST && pauses[9] >= EVERY / 2, "{pauses:?}");
+            assert!(pauses.iter().all(|p| *p <= EVERY), "{pauses:?}");
+        }
+    }
 
     #[test]
     fn the_address_it_goes_out_by_comes_first_and_bridges_do_not_count() {

@@ -1,21 +1,27 @@
-//! `beemesh up`: parse → build → run. Everything is bound and recovered before anything is served.
+//! `beemesh up` and `beemesh join`: parse → build → run. Everything is bound and recovered before anything is served.
 
 use crate::admin;
 use crate::backend::Node;
 use crate::cli::exit::{Coded, Exit};
 use crate::config::{Config, Pods};
+use crate::driver::away::{Away, Incoming};
 use crate::driver::work::{About, Work};
 use crate::driver::{Driver, Founding, clock};
+use crate::issue::{Asking, Issuing};
+use crate::join::{ADMIN, Joins};
+use crate::joining::{self, Wish};
 use crate::kubeconfig::{self, Access};
+use crate::net::{self, Net};
 use crate::register::RuntimeFacts;
-use crate::{files, mesh, pods, register};
+use crate::{files, mesh, pods, register, standing};
+use ::mesh::{Mesh, Standing};
 use agree::log::{self, Command, Log, Notice};
 use anyhow::{Context, Result, bail};
 use api::server::{self, Limits};
 use base::{CellId, Chance, Uid};
 use host::store::{OpenError, Sink, Store};
 use identity::upkeep::Upkeep;
-use identity::{GatewayNames, Identity, IdentityError};
+use identity::{GatewayNames, Identity, IdentityError, Roles};
 use node::cell::Found;
 use node::genesis::{self, Genesis};
 use objects::request::Config as Settings;
@@ -32,11 +38,11 @@ use tokio::sync::watch;
 /// How many commands may wait for the log's thread; whoever brings one more waits for a batch.
 const LOG_QUEUE: usize = 8192;
 
-/// Runs a node until it is told to stop.
+/// Runs a node until it is told to stop. With a `wish` it joins a mesh first, unless it has.
 ///
 /// # Errors
 /// What kept it from starting, or ended it, with its exit code.
-pub(crate) fn run(config: Config) -> Result<()> {
+pub(crate) fn run(config: Config, wish: Option<Wish>) -> Result<()> {
     identity::tls::install_provider();
     files::make_dir(&config.data)?;
     let mut seed = [0; 32];
@@ -54,17 +60,18 @@ pub(crate) fn run(config: Config) -> Result<()> {
     }
 
     let _pods_are_ours = if config.pods == Pods::None { None } else { Some(the_pods_of_this_machine()?) };
-    let (identity, founding, first) = found_or_resume(&config, &recovered, &mut ids)?;
-    let identity = Arc::new(identity);
-    let settings = Settings { issuer: identity.tokens().issuer().into(), ..Settings::default() };
-    let driver =
-        Driver::new(identity.node_id(), founding, settings.clone(), identity.bundle_pem(), chance.stream("driver"));
-
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     let listener = runtime
         .block_on(tokio::net::TcpListener::bind(config.api))
         .with_context(|| format!("listening for the API on {}: choose another address with --api", config.api))?;
     let api = listener.local_addr().context("asking for the API's address")?;
+    let names = names(&config, api);
+    let net = Arc::new(Net::default());
+    let begun = runtime.block_on(begin(&config, wish, &recovered, &names, &net, &mut ids))?;
+    let Begun { own: Own { identity, upkeep, mesh }, founding, first } = begun;
+    let settings = Settings { issuer: identity.tokens().issuer().into(), ..Settings::default() };
+    let driver =
+        Driver::new(identity.node_id(), founding, settings.clone(), identity.bundle_pem(), chance.stream("driver"));
 
     let handle = store.handle();
     let closing = handle.clone();
@@ -92,9 +99,19 @@ pub(crate) fn run(config: Config) -> Result<()> {
     let backend = Arc::new(Node::new(driver.clone(), identity.clone(), work.clone(), api.to_string()));
     work.errands().through(Arc::downgrade(&backend));
     work.start()?;
+    let away = Arc::new(Away::new(mesh.clone(), runtime.handle().clone()));
+    away.contacts_are(identity.known().contacts.iter().map(|c| c.node).collect());
+    work.goes_by(away.clone());
     driver.start(move |command| drop(handle.send_waiting(command)), work.clone(), cells, first)?;
+    driver.goes_by(away);
+    let joins = Joins::new(backend.clone(), upkeep.clone(), mesh.clone(), config.advertise.clone());
+    let issuing = Issuing::new(backend.clone(), upkeep.clone(), runtime.handle().clone());
+    let incoming = Incoming::new(&driver, &work, runtime.handle().clone());
+    net.serve(Arc::new(joins), Arc::new(issuing), incoming);
 
-    let result = runtime.block_on(serve(&config, api, listener, identity, backend, work.clone()));
+    let own = Own { identity, upkeep, mesh: mesh.clone() };
+    let result = runtime.block_on(serve(&config, api, listener, own, backend, work.clone()));
+    runtime.block_on(mesh.close());
     // Everything acknowledged is durable already; closing in order lets the next start tell damage from
     // an end.
     let _ = closing.send_waiting(Command::Close);
@@ -127,40 +144,58 @@ async fn serve(
     config: &Config,
     api: SocketAddr,
     listener: tokio::net::TcpListener,
-    identity: Arc<Identity>,
+    own: Own,
     backend: Arc<Node>,
     work: Arc<Work>,
 ) -> Result<()> {
+    let Own { identity, upkeep, mesh } = own;
     // From here on who ends it waits until it has ended in order.
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
     let driver = backend.driver().clone();
     let (stop, stopped) = watch::channel(false);
-    let names = names(config, api);
     let founding = driver.founding();
-    let upkeep = Upkeep::start(identity.clone(), founding.registry, names, clock::wall())?;
     let tls = Arc::new(identity::tls::server_config(upkeep.gateway().clone(), identity.verifier().clone())?);
 
     let url = format!("https://{}", SocketAddr::new(dialled(api.ip()), api.port()));
     let kubeconfig = write_kubeconfigs(config, &url, &identity)?;
     let gateway = tokio::spawn(server::serve(listener, tls, backend.clone(), Limits::default(), stopped.clone()));
-    let admin = admin::serve(&config.data, driver.clone(), backend.clone(), api, config.name.clone(), stopped.clone())?;
+    let about = admin::About {
+        driver: driver.clone(),
+        backend: backend.clone(),
+        mesh: mesh.clone(),
+        advertised: config.advertise.clone(),
+        api,
+        name: config.name.clone(),
+    };
+    let admin = admin::serve(&config.data, about, stopped.clone())?;
     let (runtime_is, runtime_facts) = watch::channel(RuntimeFacts::default());
     let (node_is, node) = watch::channel(None);
-    let registered = tokio::spawn(register::run(config.clone(), backend, runtime_facts, node_is, stopped.clone()));
+    let registered =
+        tokio::spawn(register::run(config.clone(), backend.clone(), runtime_facts, node_is, stopped.clone()));
     let pods = tokio::spawn(pods::run(config.clone(), api, work, node, runtime_is, stopped.clone()));
-    let renewed = tokio::spawn(renew(upkeep, stopped.clone()));
+    let asking = Asking { identity: identity.clone(), upkeep, mesh: mesh.clone(), name: config.name.clone() };
+    let renewed = tokio::spawn(standing::renew(asking, founding.registry, stopped.clone()));
+    let heard = tokio::spawn(standing::hear(backend.clone(), mesh.clone(), stopped.clone()));
+    let (name, advertised) = (config.name.clone(), config.advertise.clone());
+    let told = tokio::spawn(standing::tell(backend.clone(), mesh, name, advertised, stopped.clone()));
     let marks = tokio::spawn(mark(driver.clone(), stopped));
 
     tokio::select! {
-        () = root_leads(&driver) => {}
+        () = backend.root_begins() => {}
         _ = term.recv() => return Ok(()),
         _ = int.recv() => return Ok(()),
     }
-    mesh::store(&config.data, founding, &config.name, true)?;
+    let joined = identity.root().is_err();
+    mesh::store(&config.data, &mesh::Known { founding, complete: true, joined }, &config.name)?;
     println!("beemesh {} runs node {} of mesh {}", env!("CARGO_PKG_VERSION"), config.name, identity.trust_domain());
     println!("Kubernetes API at {url}");
-    println!("Try: kubectl --kubeconfig {} get nodes", kubeconfig.display());
+    match kubeconfig {
+        Some(path) => println!("Try: kubectl --kubeconfig {} get nodes", path.display()),
+        None => println!(
+            "This node was given no administrator's kubeconfig, since it did not join with the role authority or nobody could make one: copy admin.kubeconfig from the founder's data directory, and set its server to {url}"
+        ),
+    }
 
     tokio::select! {
         _ = term.recv() => {}
@@ -169,10 +204,95 @@ async fn serve(
     tracing::info!("stopping");
     let _ = stop.send(true);
     let _ = gateway.await;
-    for task in [registered, pods, renewed, marks, admin] {
+    for task in [registered, pods, renewed, heard, told, marks, admin] {
         task.abort();
     }
     Ok(())
+}
+
+/// Who a node is, what it shows, and how it speaks.
+struct Own {
+    identity: Arc<Identity>,
+    upkeep: Arc<Upkeep>,
+    mesh: Arc<Mesh>,
+}
+
+/// How a node begins.
+struct Begun {
+    own: Own,
+    founding: Founding,
+    /// What root begins with, on a node that founded the mesh.
+    first: Option<Genesis>,
+}
+
+/// Founds, resumes or joins, and starts the transport.
+async fn begin(
+    config: &Config,
+    wish: Option<Wish>,
+    recovered: &log::Recovered,
+    names: &GatewayNames,
+    net: &Arc<Net>,
+    ids: &mut Chance,
+) -> Result<Begun> {
+    let (identity, founding, first, mesh) = match wish.map(|wish| still_to_join(config, wish)).transpose()?.flatten() {
+        Some(_) if !recovered.cells.is_empty() => return Err(log_without_identity(&config.data)),
+        Some(wish) => {
+            let (identity, founding, mesh) = joining::join(config, wish, names.clone(), net.clone(), ids).await?;
+            (identity, founding, None, Some(mesh))
+        }
+        None => {
+            let (identity, founding, first) = found_or_resume(config, recovered, ids)?;
+            (identity, founding, first, None)
+        }
+    };
+    let identity = Arc::new(identity);
+    let upkeep = if identity.root().is_ok() {
+        Upkeep::start(identity.clone(), founding.registry, names.clone(), clock::wall())?
+    } else {
+        let names = identity.roles().contains(Roles::GATEWAY).then(|| names.clone());
+        Upkeep::joined(identity.clone(), founding.registry, names)?
+    };
+    let mesh = match mesh {
+        Some(mesh) => mesh,
+        None => {
+            let standing = Standing::of(&identity)?;
+            let revocations = identity.known().revocations.clone();
+            net::start(config, identity.node_key(), Some(standing), revocations, net.clone(), ids.stream("mesh"))
+                .await?
+        }
+    };
+    for contact in &identity.known().contacts {
+        mesh.hint(contact.node, &contact.addresses);
+    }
+    Ok(Begun { own: Own { identity, upkeep: Arc::new(upkeep), mesh: Arc::new(mesh) }, founding, first })
+}
+
+/// What is still to be done of a wish: nothing, on a machine that has joined that mesh.
+fn still_to_join(config: &Config, wish: Wish) -> Result<Option<Wish>> {
+    if !Identity::is_founded(&config.data)? {
+        return Ok(Some(wish));
+    }
+    let own = Identity::resume(&config.data, clock::wall()).map_err(of_identity)?;
+    let theirs = &wish.ticket.invitation().trust_domain;
+    if own.trust_domain() != theirs {
+        let source = anyhow::anyhow!(
+            "{} belongs to the mesh {}, and the ticket is for {theirs}: a machine is in one mesh. Give another --data to join with. Nothing was changed",
+            config.data.display(),
+            own.trust_domain()
+        );
+        return Err(Coded { exit: Exit::Refused, source }.into());
+    }
+    println!("{} belongs to the mesh {theirs} already: the ticket was not used", config.data.display());
+    Ok(None)
+}
+
+fn log_without_identity(data: &Path) -> anyhow::Error {
+    let source = anyhow::anyhow!(
+        "{} holds the log of a mesh but not this node's identity; nothing was changed. Restore {} from a copy of this node's own disk",
+        data.display(),
+        data.join("identity").display()
+    );
+    Coded { exit: Exit::Corrupt, source }.into()
 }
 
 /// Who this node is and which cells the mesh begins with: found in the data directory, or founded.
@@ -180,7 +300,7 @@ fn found_or_resume(
     config: &Config,
     recovered: &log::Recovered,
     ids: &mut Chance,
-) -> Result<(Identity, Founding, Genesis)> {
+) -> Result<(Identity, Founding, Option<Genesis>)> {
     let now = clock::wall();
     let data = &config.data;
     let identity = if Identity::is_founded(data)? {
@@ -198,18 +318,14 @@ fn found_or_resume(
     } else if recovered.cells.is_empty() {
         Identity::found(data, config.trust_domain.as_deref(), None, now)?
     } else {
-        return Err(Coded {
-            exit: Exit::Corrupt,
-            source: anyhow::anyhow!(
-                "{} holds the log of a mesh but not this node's identity; nothing was changed. Restore {} from a copy of this node's own disk",
-                data.display(),
-                data.join("identity").display()
-            ),
-        }
-        .into());
+        return Err(log_without_identity(data));
     };
+    // Root's key and root's log are a founder's; a node that joined keeps what it is asked to.
+    let founded = identity.root().is_ok();
     let founding = match mesh::load(data)? {
-        Some((f, true)) if !recovered.cells.contains_key(&f.root) => {
+        Some(known)
+            if founded && !known.joined && known.complete && !recovered.cells.contains_key(&known.founding.root) =>
+        {
             return Err(Coded {
                 exit: Exit::Corrupt,
                 source: anyhow::anyhow!(
@@ -219,40 +335,31 @@ fn found_or_resume(
             }
             .into());
         }
-        Some((f, _)) => f,
-        None if recovered.cells.is_empty() => {
-            let f =
-                Founding { root: CellId(Uid::from_chance(ids.u128())), registry: CellId(Uid::from_chance(ids.u128())) };
-            mesh::store(data, f, &config.name, false)?;
-            f
-        }
-        None => {
+        Some(known) if known.joined != founded => known,
+        // There is nothing yet, or what it had begun to join before it was made a founder.
+        _ if founded && recovered.cells.is_empty() => anew(config, ids)?,
+        _ => {
             return Err(Coded {
                 exit: Exit::Corrupt,
                 source: anyhow::anyhow!(
-                    "{} is missing, and the log is not empty: nothing was changed. Restore it from a copy of this node's own disk",
+                    "{} is missing, or another mesh's: nothing was changed. Restore it from a copy of this node's own disk",
                     data.join("mesh.json").display()
                 ),
             }
             .into());
         }
     };
-    let first = genesis::root(ids.stream("root"), now);
-    Ok((identity, founding, first))
+    let first = founded.then(|| genesis::root(ids.stream("root"), now));
+    Ok((identity, founding.founding, first))
 }
 
-/// Waits until root takes requests: what it began with is durable then.
-async fn root_leads(driver: &Driver) {
-    let mut changes = driver.changes();
-    loop {
-        changes.borrow_and_update();
-        let root = driver.cell(driver.founding().root);
-        if root.is_some_and(|c| c.look(|c| c.is_leading() && !c.state().is_empty())) {
-            return;
-        }
-        // A commit changes the bundle, which is such a change; the sender lives as long as the driver.
-        let _ = changes.changed().await;
-    }
+/// Names the cells that a new mesh begins with.
+fn anew(config: &Config, ids: &mut Chance) -> Result<mesh::Known> {
+    let cell = |ids: &mut Chance| CellId(Uid::from_chance(ids.u128()));
+    let founding = Founding { root: cell(ids), registry: cell(ids) };
+    let known = mesh::Known { founding, complete: false, joined: false };
+    mesh::store(&config.data, &known, &config.name)?;
+    Ok(known)
 }
 
 /// What the log's thread is told goes to a thread of its own: stepping a machine may hand the log the
@@ -301,10 +408,16 @@ fn dialled(listens: IpAddr) -> IpAddr {
     }
 }
 
-/// Writes the administrator's kubeconfig; returns where the one to use lies.
-fn write_kubeconfigs(config: &Config, url: &str, identity: &Identity) -> Result<std::path::PathBuf> {
+/// Writes the administrator's kubeconfig; returns where the one to use lies, if this node has any.
+fn write_kubeconfigs(config: &Config, url: &str, identity: &Identity) -> Result<Option<std::path::PathBuf>> {
     let own = config.data.join("admin.kubeconfig");
-    let admin = identity.root()?.person("admin", "system:masters", clock::wall())?;
+    let admin = match identity.root() {
+        Ok(root) => Arc::new(root.person(ADMIN.0, ADMIN.1, clock::wall())?),
+        Err(_) => match identity.admin() {
+            Some(admin) => admin,
+            None => return Ok(None),
+        },
+    };
     let document = kubeconfig::document(&Access {
         server: url,
         ca_pem: identity.bundle_pem().as_bytes(),
@@ -315,7 +428,7 @@ fn write_kubeconfigs(config: &Config, url: &str, identity: &Identity) -> Result<
     match &config.kubeconfig {
         Some(path) => {
             kubeconfig::write(path, &document)?;
-            Ok(path.clone())
+            Ok(Some(path.clone()))
         }
         None => {
             if let Some(path) = kubeconfig::default_path()
@@ -323,22 +436,7 @@ fn write_kubeconfigs(config: &Config, url: &str, identity: &Identity) -> Result<
             {
                 tracing::warn!("{error:#}; use --kubeconfig {}", own.display());
             }
-            Ok(own)
-        }
-    }
-}
-
-/// Renews certificates and keys before they expire.
-async fn renew(upkeep: Upkeep, mut stopped: watch::Receiver<bool>) {
-    loop {
-        let now = clock::wall();
-        let (again, failures) = upkeep.renew(now);
-        for error in failures {
-            tracing::warn!(%error, "something could not be renewed; what there is stays in use while it is good");
-        }
-        tokio::select! {
-            () = tokio::time::sleep(again.since(now)) => {}
-            _ = stopped.changed() => return,
+            Ok(Some(own))
         }
     }
 }

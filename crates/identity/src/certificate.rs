@@ -3,7 +3,7 @@
 
 use crate::error::IdentityError;
 use crate::lifetime::{self, Lifetime};
-use crate::{AskedIssuer, TrustDomain, scope, verify};
+use crate::{AskedIssuer, AskedPerson, TrustDomain, scope, verify};
 use base::{NodeId, Wall};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -254,16 +254,36 @@ impl RootAuthority {
     /// # Errors
     /// If the cryptographic library refuses.
     pub fn person(&self, name: &str, group: &str, now: Wall) -> Result<Credential, IdentityError> {
+        let refused = IdentityError::crypto("issue a certificate");
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(&refused)?;
+        let (params, lifetime) = self.of_person(name, group, now)?;
+        let made = params.signed_by(&key, &self.issuer).map_err(&refused)?;
+        Ok(Credential::new(&key, vec![made.der().clone()], lifetime))
+    }
+
+    /// The same for a key that lives elsewhere: the chain to answer with. Whoever calls this has seen to it that the
+    /// asker may be that person.
+    ///
+    /// # Errors
+    /// If the cryptographic library refuses.
+    pub fn certify_person(
+        &self,
+        asked: &AskedPerson,
+        now: Wall,
+    ) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+        let (params, _) = self.of_person(&asked.name, &asked.group, now)?;
+        let made = params.signed_by(&asked.key, &self.issuer).map_err(IdentityError::crypto("issue a certificate"))?;
+        Ok(vec![made.der().clone()])
+    }
+
+    fn of_person(&self, name: &str, group: &str, now: Wall) -> Result<(CertificateParams, Lifetime), IdentityError> {
         let mut subject = DistinguishedName::new();
         subject.push(DnType::OrganizationName, group);
         subject.push(DnType::CommonName, name);
         let lifetime = Lifetime::of(now, lifetime::PERSON, self.certificate.lifetime);
         let mut params = leaf(subject, lifetime)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let refused = IdentityError::crypto("issue a certificate");
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(&refused)?;
-        let made = params.signed_by(&key, &self.issuer).map_err(&refused)?;
-        Ok(Credential::new(&key, vec![made.der().clone()], lifetime))
+        Ok((params, lifetime))
     }
 }
 

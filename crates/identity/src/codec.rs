@@ -51,6 +51,8 @@ pub(crate) const TICKET: Kind = Kind { tag: 0, form: 1, what: "ticket", most: 40
 pub(crate) const JOIN_REQUEST: Kind = Kind { tag: 6, form: 1, what: "request to join", most: 64 * 1024 };
 pub(crate) const JOIN_ANSWER: Kind = Kind { tag: 7, form: 1, what: "answer to a joining node", most: 4 << 20 };
 pub(crate) const TOKEN_KEY: Kind = Kind { tag: 8, form: 1, what: "public token key", most: 1 << 20 };
+pub(crate) const PERSON_REQUEST: Kind =
+    Kind { tag: 10, form: 1, what: "request for a person's certificate", most: 1024 };
 pub(crate) const REVOCATIONS: Kind = Kind { tag: 9, form: 1, what: "list of expelled nodes", most: 1 << 20 };
 
 impl Kind {

@@ -8,6 +8,7 @@
 //! | `tokens.json` | this node's ServiceAccount token keys |
 //! | `issuer-<cell>.json` | this node's issuing key for a cell it keeps |
 //! | `svid.json`, `gateway.json` | the node's SVID and its API server's certificate, if others issued them |
+//! | `admin.json` | on a node that joined as an authority, its administrator's certificate |
 //! | `known.json` | what it last knew of other nodes: where they are, their token keys, who was expelled |
 //! | `joining.json` | which mesh it has begun to join; there until it has |
 
@@ -32,6 +33,7 @@ pub(crate) const NODE: &str = "beemesh/node-key/1";
 const ROOT: &str = "beemesh/root-authority/1";
 pub(crate) const SVID: &str = "beemesh/svid/1";
 pub(crate) const GATEWAY: &str = "beemesh/gateway/1";
+pub(crate) const ADMIN: &str = "beemesh/admin/1";
 pub(crate) const KNOWN: &str = "beemesh/known/1";
 pub(crate) const JOINING: &str = "beemesh/joining/1";
 const ISSUER: &str = "beemesh/issuer/1";
@@ -48,6 +50,7 @@ pub struct Identity {
     verifier: Arc<Verifier>,
     svid: Held,
     gateway: Held,
+    admin: Held,
     known: RwLock<Arc<Known>>,
 }
 
@@ -100,7 +103,7 @@ impl Identity {
         let root = RootAuthority::make(&trust_domain, now)?;
         files::store(&folder.join("root.json"), ROOT, &root.to_stored())?;
         // From a founding or a joining that was interrupted, if there: they are another mesh's.
-        for left_over in ["tokens.json", "svid.json", "gateway.json", "known.json"] {
+        for left_over in ["tokens.json", "svid.json", "gateway.json", "admin.json", "known.json"] {
             files::remove(&folder.join(left_over))?;
         }
         let tokens = folder.join("tokens.json");
@@ -163,6 +166,7 @@ impl Identity {
         Ok(Identity {
             svid: Held::open(path("svid.json"), SVID)?,
             gateway: Held::open(path("gateway.json"), GATEWAY)?,
+            admin: Held::open(path("admin.json"), ADMIN)?,
             known: RwLock::new(Arc::new(known)),
             folder,
             trust_domain,
@@ -345,6 +349,11 @@ impl Identity {
     /// The API server's certificate that others issued to this node.
     pub fn gateway(&self) -> Option<Arc<Credential>> {
         self.gateway.current()
+    }
+
+    /// The certificate of its administrator that this node was given when it joined as an authority.
+    pub fn admin(&self) -> Option<Arc<Credential>> {
+        self.admin.current()
     }
 
     /// Takes what a keeper answered a request with. Whoever presents it is told by

@@ -9,14 +9,15 @@ use crate::codec::{self, MessageError, Reader, Writer};
 use crate::lifetime::SKEW;
 use crate::request::{read_chain, write_chain};
 use crate::spiffe::subdomain;
-use crate::ticket::{MAX_ROOTS, MAX_USES, read_contacts, write_contacts};
+use crate::ticket::{MAX_ADDRESSES, MAX_ROOTS, MAX_USES, read_contacts, write_contacts};
 use crate::{
-    AskedGateway, Contact, IdentityError, NodeKey, Revocations, Roles, SpiffeId, SvidRequest, Ticket, TicketId,
-    TicketRecord, TrustDomain, TrustedTokenKey, Verifier, node_signed,
+    AskedGateway, AskedPerson, Contact, IdentityError, NodeKey, Revocations, Roles, SpiffeId, SvidRequest, Ticket,
+    TicketId, TicketRecord, TrustDomain, TrustedTokenKey, Verifier, node_signed,
 };
 use base::{CellId, NodeId, Wall};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// An answer lists at most this many contacts, and this many token keys; the bundle brings the others.
@@ -46,6 +47,11 @@ pub struct Wanted {
     pub gateway: Option<Vec<u8>>,
     /// The public halves of its token keys, the one in use first.
     pub token_keys: Vec<TrustedTokenKey>,
+    /// Where others may reach it, as far as it knows; at most [`MAX_ADDRESSES`], more are left out.
+    pub addresses: Vec<SocketAddr>,
+    /// [`crate::PersonRequest::encode`]: a certificate for its administrator, whom it may ask for with the role
+    /// authority.
+    pub admin: Option<Vec<u8>>,
 }
 
 /// A machine's request to join, signed.
@@ -91,7 +97,7 @@ impl JoinRequest {
     }
 
     fn content(&self) -> Writer {
-        let Wanted { name, roles, at, svid, gateway, token_keys } = &self.wanted;
+        let Wanted { name, roles, at, svid, gateway, token_keys, addresses, admin } = &self.wanted;
         Writer::new(codec::JOIN_REQUEST)
             .fixed(&self.ticket.0)
             .bytes(self.trust_domain.as_str().as_bytes())
@@ -102,6 +108,8 @@ impl JoinRequest {
             .bytes(svid)
             .maybe(gateway.as_ref(), |w, g| w.bytes(g))
             .list(token_keys.iter().take(MAX_OWN_TOKEN_KEYS), |w, key| key.write(w))
+            .list(addresses.iter().take(MAX_ADDRESSES), |w, a| w.address(*a))
+            .maybe(admin.as_ref(), |w, a| w.bytes(a))
     }
 
     /// As bytes.
@@ -126,9 +134,11 @@ impl JoinRequest {
         let svid = r.bytes(1024)?.to_vec();
         let gateway = r.maybe(|r| r.bytes(32 * 1024).map(<[u8]>::to_vec))?;
         let token_keys = r.list(MAX_OWN_TOKEN_KEYS, TrustedTokenKey::read)?;
+        let addresses = r.list(MAX_ADDRESSES, Reader::address)?;
+        let admin = r.maybe(|r| r.bytes(1024).map(<[u8]>::to_vec))?;
         let (by_ticket, by_node) = (r.fixed()?, r.fixed()?);
         r.end()?;
-        let wanted = Wanted { name, roles, at, svid, gateway, token_keys };
+        let wanted = Wanted { name, roles, at, svid, gateway, token_keys, addresses, admin };
         Ok(JoinRequest { ticket, trust_domain, node, wanted, by_ticket, by_node })
     }
 
@@ -299,6 +309,7 @@ pub fn verify_join(
     let id = SpiffeId::Node { trust_domain: trust_domain.clone(), node: *node };
     SvidRequest::key_for(&id, &wanted.svid)?;
     wanted.gateway.as_deref().map(AskedGateway::decode).transpose()?;
+    wanted.admin.as_deref().map(AskedPerson::decode).transpose()?;
     let consumed = (!again).then(|| {
         let mut used = record.clone();
         used.used_by.push(*node);
@@ -332,6 +343,8 @@ pub struct JoinAnswer {
     pub svid: Vec<CertificateDer<'static>>,
     /// The gateway's certificate, if one was asked for.
     pub gateway: Option<Vec<CertificateDer<'static>>>,
+    /// Its administrator's certificate, if one was asked for and whoever answered can make one.
+    pub admin: Option<Vec<CertificateDer<'static>>>,
     /// The `iss` of every ServiceAccount token.
     pub token_issuer: String,
     /// The token keys of all nodes; at most [`MAX_LISTED`], more are left out.
@@ -397,6 +410,7 @@ impl JoinAnswer {
             .bytes(self.bundle_pem.as_bytes());
         let written = write_chain(written, &self.svid)
             .maybe(self.gateway.as_ref(), |w, chain| write_chain(w, chain))
+            .maybe(self.admin.as_ref(), |w, chain| write_chain(w, chain))
             .bytes(self.token_issuer.as_bytes())
             .list(token_keys.iter(), |w, key| w.bytes(key))
             .cell(self.root)
@@ -415,6 +429,7 @@ impl JoinAnswer {
         let bundle_pem = r.text(MAX_BUNDLE)?.to_owned();
         let svid = read_chain(&mut r)?;
         let gateway = r.maybe(read_chain)?;
+        let admin = r.maybe(read_chain)?;
         let token_issuer = r.text(1024)?.to_owned();
         let token_keys = r.list(MAX_LISTED, |r| TrustedTokenKey::decode(r.bytes(MAX_TOKEN_KEY_BYTES)?))?;
         let (root, registry) = (r.cell()?, r.cell()?);
@@ -427,6 +442,7 @@ impl JoinAnswer {
             bundle_pem,
             svid,
             gateway,
+            admin,
             token_issuer,
             token_keys,
             root,

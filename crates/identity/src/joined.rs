@@ -2,10 +2,11 @@
 
 use crate::home::{self, JOINING, MESH, NODE, StoredJoining, StoredMesh, StoredNode};
 use crate::{
-    GatewayNames, GatewayRequest, Identity, IdentityError, JoinAnswer, JoinRequest, Known, NodeKey, Roles, SpiffeId,
-    SvidRequest, Ticket, TokenAuthority, TrustedTokenKey, Wanted, files, held,
+    Contact, GatewayNames, GatewayRequest, Identity, IdentityError, JoinAnswer, JoinRequest, Known, NodeKey,
+    PersonRequest, Roles, SpiffeId, SvidRequest, Ticket, TokenAuthority, TrustedTokenKey, Wanted, files, held,
 };
 use base::{NodeId, Wall};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// A machine that belongs to no mesh yet, and its keys. They are on disk: however often it is begun, it is the
@@ -24,6 +25,22 @@ pub struct Asked {
     ticket: Ticket,
     svid: SvidRequest,
     gateway: Option<GatewayRequest>,
+    admin: Option<PersonRequest>,
+}
+
+/// What a machine asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Asking {
+    /// The name its Node object shall have.
+    pub name: String,
+    /// What it wants to do; some of what the ticket grants.
+    pub roles: Roles,
+    /// What its API server is called, if it shall have one.
+    pub gateway: Option<GatewayNames>,
+    /// Where others may reach it; the first [`crate::ticket::MAX_ADDRESSES`] that can be dialled.
+    pub addresses: Vec<SocketAddr>,
+    /// Whether it asks for a certificate of its administrator, user and group.
+    pub admin: Option<(String, String)>,
 }
 
 impl Asked {
@@ -77,11 +94,19 @@ impl Identity {
             _ => None,
         };
 
+        let admin = match (&asked.admin, &answer.admin) {
+            (Some(request), Some(chain)) => Some(request.complete(chain.clone(), &verifier, now)?),
+            _ => None,
+        };
+
         let folder = home::folder(&joining.data);
         remove_left_over(&folder)?;
         held::write(&folder.join("svid.json"), home::SVID, &svid)?;
         if let Some(gateway) = gateway {
             held::write(&folder.join("gateway.json"), home::GATEWAY, &gateway)?;
+        }
+        if let Some(admin) = admin {
+            held::write(&folder.join("admin.json"), home::ADMIN, &admin)?;
         }
         let known = Known {
             contacts: answer.contacts.clone(),
@@ -103,7 +128,9 @@ impl Identity {
 
 /// What an interrupted founding left there belongs to a mesh that never was.
 fn remove_left_over(folder: &Path) -> Result<(), IdentityError> {
-    files::remove(&folder.join("root.json"))?;
+    for file in ["root.json", "admin.json"] {
+        files::remove(&folder.join(file))?;
+    }
     let failed = |source| IdentityError::File { operation: "read", path: folder.to_owned(), source };
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
@@ -126,33 +153,29 @@ impl Joining {
         &self.node
     }
 
-    /// Makes a request to join: as `name`, with `roles`, and with an API server called `gateway` if there shall
-    /// be one. From here on the data directory is the joiner's: no mesh is founded there by accident.
+    /// Makes a request to join. From here on the data directory is the joiner's: no mesh is founded there by accident.
     ///
     /// # Errors
     /// If the gateway's names cannot stand in a certificate, or a file cannot be written.
-    pub fn ask(
-        &self,
-        ticket: &Ticket,
-        name: &str,
-        roles: Roles,
-        gateway: Option<GatewayNames>,
-        now: Wall,
-    ) -> Result<Asked, IdentityError> {
+    pub fn ask(&self, ticket: &Ticket, asking: Asking, now: Wall) -> Result<Asked, IdentityError> {
+        let Asking { name, roles, gateway, addresses, admin } = asking;
         let trust_domain = ticket.invitation().trust_domain.clone();
         let gateway = gateway.map(GatewayRequest::make).transpose()?;
+        let admin = admin.map(|(name, group)| PersonRequest::make(&name, &group)).transpose()?;
         let begun = StoredJoining { trust_domain: trust_domain.to_string() };
         files::store(&home::folder(&self.data).join("joining.json"), JOINING, &begun)?;
         let svid = SvidRequest::make(&SpiffeId::Node { trust_domain, node: self.node_id() })?;
         let wanted = Wanted {
-            name: name.to_owned(),
+            name,
             roles,
             at: now,
             svid: svid.encode()?,
             gateway: gateway.as_ref().map(GatewayRequest::encode).transpose()?,
             token_keys: self.token_keys.clone(),
+            addresses: Contact { node: self.node_id(), addresses }.bounded().addresses,
+            admin: admin.as_ref().map(PersonRequest::encode).transpose()?,
         };
         let request = JoinRequest::make(ticket, &self.node, wanted)?;
-        Ok(Asked { request, ticket: ticket.clone(), svid, gateway })
+        Ok(Asked { request, ticket: ticket.clone(), svid, gateway, admin })
     }
 }

@@ -29,6 +29,9 @@ const MAX_SIGNATURE: usize = 72;
 const MAX_CHAIN: usize = 4;
 const MAX_CERTIFICATE: usize = 16 * 1024;
 
+/// A certificate and what links it to a root, leaf first.
+pub type Chain = Vec<CertificateDer<'static>>;
+
 /// The public half of a key that lives elsewhere, whose holder has shown that they have the other.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct ForeignKey([u8; POINT]);
@@ -148,7 +151,7 @@ fn svid_context(id: &SpiffeId) -> String {
     format!("beemesh svid request {id}")
 }
 
-fn joined(key: &KeyPair, chain: Vec<CertificateDer<'static>>) -> Result<Credential, String> {
+pub(crate) fn joined(key: &KeyPair, chain: Vec<CertificateDer<'static>>) -> Result<Credential, String> {
     let leaf = chain.first().ok_or("it is empty")?;
     if verify::certified_point(leaf).as_deref() != Some(key.public_key_raw()) {
         return Err("it certifies another key".to_owned());

@@ -58,6 +58,16 @@ impl TrustedTokenKey {
         TrustedTokenKey { id, point: point.to_vec(), namespaces, until }
     }
 
+    /// The key with that public half; `None` if it is no uncompressed point.
+    pub fn from_point(
+        point: &[u8],
+        namespaces: Option<BTreeSet<String>>,
+        until: Option<Wall>,
+    ) -> Option<TrustedTokenKey> {
+        let point: [u8; POINT] = point.try_into().ok().filter(|p: &[u8; POINT]| p[0] == 4)?;
+        Some(TrustedTokenKey::of_point(point, namespaces, until))
+    }
+
     /// As bytes, for other nodes. Namespaces beyond [`MAX_NAMESPACES`] are left out.
     pub fn encode(&self) -> Vec<u8> {
         self.write(Writer::new(codec::TOKEN_KEY)).done()

@@ -7,8 +7,9 @@ use base::{CellId, NodeId, Uid, Wall};
 use identity::join::Mesh;
 use identity::upkeep::{TRIES_AGAIN_AFTER, Want};
 use identity::{
-    Asked, AskedGateway, AskedIssuer, Contact, GRACE, GatewayNames, Identity, IdentityError, Invitation, IssuerScope,
-    JoinAnswer, JoinRequest, Known, Revocations, Roles, SpiffeId, Ticket, TokenRequest, Upkeep, verify_join,
+    Asked, AskedGateway, AskedIssuer, AskedPerson, Asking, Contact, GRACE, GatewayNames, Identity, IdentityError,
+    Invitation, IssuerScope, JoinAnswer, JoinRequest, Known, Peer, Revocations, Roles, SpiffeId, Ticket, TokenRequest,
+    Upkeep, verify_join,
 };
 use scratch::Scratch;
 use std::fs;
@@ -68,6 +69,10 @@ impl Founder {
             bundle_pem: self.identity.bundle_pem().to_owned(),
             svid: registry.certify(&request.wanted.svid, &id, granted.roles, now).unwrap(),
             gateway,
+            admin: request.wanted.admin.as_ref().map(|bytes| {
+                let asked = AskedPerson::decode(bytes).unwrap();
+                self.identity.root().unwrap().certify_person(&asked, now).unwrap()
+            }),
             token_issuer: self.identity.tokens().issuer().to_owned(),
             token_keys: self.identity.tokens().own(),
             root: ROOT,
@@ -81,10 +86,16 @@ impl Founder {
     fn joined(&self, data: &Scratch, roles: Roles) -> Identity {
         let ticket: Ticket = self.ticket(roles).to_string().parse().unwrap();
         let joining = Identity::begin_join(data.path(), NOW).unwrap();
-        let asked: Asked = joining.ask(&ticket, "node-2", roles, Some(names()), NOW).unwrap();
+        let asked: Asked = joining.ask(&ticket, asking(roles, Some(names())), NOW).unwrap();
         let answer = self.admit(&ticket, asked.request(), NOW);
         Identity::complete_join(&joining, &asked, &answer, NOW).unwrap()
     }
+}
+
+fn asking(roles: Roles, gateway: Option<GatewayNames>) -> Asking {
+    let admin = roles.contains(Roles::AUTHORITY).then(|| ("admin".to_owned(), "system:masters".to_owned()));
+    let addresses = vec!["192.0.2.2:7443".parse().unwrap(), "0.0.0.0:7443".parse().unwrap()];
+    Asking { name: "node-2".into(), roles, gateway, addresses, admin }
 }
 
 fn names() -> GatewayNames {
@@ -102,6 +113,22 @@ fn token_request() -> TokenRequest {
         pod: None,
         secret: None,
         node: None,
+    }
+}
+
+#[test]
+fn a_joined_authority_has_an_administrator_of_its_own_and_others_none() {
+    let founder = Founder::new();
+    for (roles, has) in [(Roles::ALL, true), (Roles::KEEPER | Roles::GATEWAY, false)] {
+        let data = Scratch::new();
+        founder.joined(&data, roles);
+        let admin = Identity::resume(data.path(), NOW).unwrap().admin();
+        assert_eq!(admin.is_some(), has);
+        if let Some(admin) = admin {
+            let proven = founder.identity.verifier().client(&admin.chain, NOW).unwrap();
+            let groups = vec!["system:masters".to_owned()];
+            assert_eq!(proven.peer, Peer::Person { name: "admin".into(), groups });
+        }
     }
 }
 
@@ -146,7 +173,7 @@ fn a_join_that_was_interrupted_is_done_again_as_the_same_machine() {
     fs::remove_file(data.path().join("identity/mesh.json")).unwrap();
     let ticket = founder.ticket(Roles::ALL);
     let first = Identity::begin_join(data.path(), NOW).unwrap();
-    let asked = first.ask(&ticket, "node-2", Roles::WORKER, None, NOW).unwrap();
+    let asked = first.ask(&ticket, asking(Roles::WORKER, None), NOW).unwrap();
     let lost = founder.admit(&ticket, asked.request(), NOW);
     assert!(!Identity::is_founded(data.path()).unwrap());
     let refused = Identity::found(data.path(), None, None, NOW).unwrap_err();
@@ -154,7 +181,7 @@ fn a_join_that_was_interrupted_is_done_again_as_the_same_machine() {
 
     let second = Identity::begin_join(data.path(), NOW).unwrap();
     assert_eq!(second.node_id(), first.node_id());
-    let asked = second.ask(&ticket, "node-2", Roles::WORKER, None, NOW).unwrap();
+    let asked = second.ask(&ticket, asking(Roles::WORKER, None), NOW).unwrap();
     let refused = Identity::complete_join(&second, &asked, &lost, NOW).unwrap_err();
     assert!(matches!(refused, IdentityError::NotAsAsked { .. }), "the first request's key is gone: {refused}");
     let answer = founder.admit(&ticket, asked.request(), NOW);
@@ -179,7 +206,7 @@ fn an_answer_that_is_not_believed_writes_nothing() {
     let (founder, stranger, data) = (Founder::new(), Founder::new(), Scratch::new());
     let ticket = founder.ticket(Roles::ALL);
     let joining = Identity::begin_join(data.path(), NOW).unwrap();
-    let asked = joining.ask(&ticket, "node-2", Roles::WORKER, None, NOW).unwrap();
+    let asked = joining.ask(&ticket, asking(Roles::WORKER, None), NOW).unwrap();
     let good = founder.admit(&ticket, asked.request(), NOW);
     let foreign = stranger.admit(&ticket, asked.request(), NOW);
     let mixed = JoinAnswer { svid: foreign.svid.clone(), ..good.clone() };

@@ -5,8 +5,9 @@ mod scratch;
 
 use base::{CellId, Chance, NodeId, Uid, Wall};
 use identity::{
-    AskedGateway, AskedIssuer, GRACE, GatewayNames, GatewayRequest, Identity, IssuerRequest, IssuerScope, JoinAnswer,
-    JoinRequest, Revocations, Roles, SpiffeId, Ticket, TicketRecord, TrustedTokenKey, request,
+    AskedGateway, AskedIssuer, AskedPerson, GRACE, GatewayNames, GatewayRequest, Identity, IssuerRequest, IssuerScope,
+    JoinAnswer, JoinRequest, PersonRequest, Revocations, Roles, SpiffeId, Ticket, TicketRecord, TrustedTokenKey,
+    request,
 };
 use scratch::Scratch;
 
@@ -21,6 +22,7 @@ fn read_by_all(identity: &Identity, bytes: &[u8]) {
     let _ = Revocations::decode(bytes);
     let _ = AskedIssuer::decode(bytes);
     let _ = AskedGateway::decode(bytes);
+    let _ = AskedPerson::decode(bytes);
     if let Ok(chain) = request::decode_chain(bytes) {
         let _ = identity.verifier().link(&chain, identity.node_id(), &Revocations::default(), NOW, GRACE);
         let _ = identity.verifier().client(&chain, NOW);
@@ -51,6 +53,7 @@ fn rubbish_is_refused() {
         identity.tokens().own()[0].encode(),
         issuer.encode().unwrap(),
         GatewayRequest::make(GatewayNames::default()).unwrap().encode().unwrap(),
+        PersonRequest::make("admin", "system:masters").unwrap().encode().unwrap(),
         chain,
     ];
     let mut chance = Chance::from_u64(4);

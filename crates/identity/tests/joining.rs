@@ -63,7 +63,16 @@ impl Joiner {
     }
 
     fn wanted(&self, roles: Roles, at: Wall) -> Wanted {
-        Wanted { name: "node-2".into(), roles, at, svid: self.svid.clone(), gateway: None, token_keys: vec![] }
+        Wanted {
+            name: "node-2".into(),
+            roles,
+            at,
+            svid: self.svid.clone(),
+            gateway: None,
+            token_keys: vec![],
+            addresses: vec![],
+            admin: None,
+        }
     }
 
     fn request(&self, roles: Roles, at: Wall) -> JoinRequest {
@@ -242,6 +251,8 @@ fn requests_of_this_release_are_read_by_every_later_one() {
         svid: vec![1, 2, 3],
         gateway: Some(vec![4, 5]),
         token_keys: vec![token_key],
+        addresses: vec!["192.0.2.8:7443".parse().unwrap()],
+        admin: Some(vec![6]),
     };
     let request = JoinRequest::make(&ticket, &key, wanted).unwrap();
     let hex: String = request.encode().iter().map(|b| format!("{b:02x}")).collect();
@@ -257,6 +268,7 @@ fn answer() -> JoinAnswer {
         bundle_pem: "pem".into(),
         svid: vec![vec![1, 2].into(), vec![3].into()],
         gateway: Some(vec![vec![4].into()]),
+        admin: Some(vec![vec![5].into()]),
         token_issuer: "https://issuer".into(),
         token_keys: vec![TrustedTokenKey::decode(&[&[8, 1][..], &point, &[0, 0]].concat()).unwrap()],
         root: ROOT,

@@ -6,8 +6,10 @@
 
 use base::{CellId, Revision, Uid};
 use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use objects::Tree;
 use objects::allotment::{self, Allotment};
+use objects::membership;
 use objects::rbac::ClusterPolicy;
 use objects::request::Shared;
 use std::sync::Arc;
@@ -19,7 +21,9 @@ pub const SECTIONS: &[&str] = &[
     "ClusterRoleBinding.rbac.authorization.k8s.io",
     "Namespace",
     "PriorityClass.scheduling.k8s.io",
+    membership::REVOCATION,
     "RuntimeClass.node.k8s.io",
+    membership::TOKEN_KEYS,
 ];
 
 /// What every cell knows of root.
@@ -31,6 +35,9 @@ pub struct Bundle {
     objects: OrdMap<(Arc<str>, Arc<str>), Arc<Tree>>,
     policy: Arc<ClusterPolicy>,
 }
+
+/// A record on its way: storage group-kind, name, the object as it now is; `None` if it is gone.
+pub type Record = (Arc<str>, Arc<str>, Option<Arc<Tree>>);
 
 /// One change of root's that the bundle takes up.
 pub struct Change<'a> {
@@ -117,6 +124,22 @@ impl Bundle {
                 Some((name.clone(), CellId(uid)))
             })
             .collect()
+    }
+
+    /// Every record: storage group-kind, name, object.
+    pub fn records(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>, &Arc<Tree>)> {
+        self.objects.iter().map(|((storage, name), tree)| (storage, name, tree))
+    }
+
+    /// The records that are others than they were in `old`, or are gone. What both share is not looked at.
+    pub fn changed_since(&self, old: &Bundle) -> Vec<Record> {
+        let changed = old.objects.diff(&self.objects).map(|item| match item {
+            DiffItem::Add((storage, name), tree) | DiffItem::Update { new: ((storage, name), tree), .. } => {
+                (storage.clone(), name.clone(), Some(tree.clone()))
+            }
+            DiffItem::Remove((storage, name), _) => (storage.clone(), name.clone(), None),
+        });
+        changed.collect()
     }
 
     fn range<'a>(&'a self, storage: &'a str) -> impl Iterator<Item = (&'a Arc<str>, &'a Arc<Tree>)> + 'a {

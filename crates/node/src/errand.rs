@@ -85,3 +85,13 @@ pub fn node(name: &str) -> Arc<User> {
         extra: Vec::new(),
     })
 }
+
+/// The scheduler beside the leader of a cell.
+pub fn scheduler() -> Arc<User> {
+    Arc::new(User {
+        name: "system:kube-scheduler".into(),
+        uid: String::new(),
+        groups: vec!["system:authenticated".into()],
+        extra: Vec::new(),
+    })
+}

@@ -801,8 +801,11 @@ fn whatever_the_order_of_commits_answers_and_restarts_the_same_comes_of_it() {
 #[test]
 fn a_node_that_is_heard_of_stays_ready_and_one_that_is_not_becomes_unknown() {
     let mut w = World::registry();
-    for name in ["heard", "silent"] {
-        w.create(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}));
+    let id = base::NodeId([9; 32]);
+    let mut pulse = node::life::Pulse::new(id, base::BootId(1));
+    for (name, id) in [("heard", id), ("silent", base::NodeId([8; 32]))] {
+        w.create(json!({"apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": name, "annotations": {"beemesh.io/node-id": id.to_string()}}}));
         let now = w.now.wall.rfc3339();
         w.edit("Node", name, "status", |n| {
             n["status"]["conditions"] = json!([{"type": "Ready", "status": "True", "reason": "KubeletReady",
@@ -819,7 +822,11 @@ fn a_node_that_is_heard_of_stays_ready_and_one_that_is_not_becomes_unknown() {
     };
     assert_eq!(seen(&mut w, "silent"), ("True".to_owned(), vec![]), "the taint it was made with is gone");
     for _ in 0..30 {
-        w.control(node::controllers::Input::Heard { node: "heard".into() });
+        let mut signs = Vec::new();
+        pulse.step(w.now, node::life::Input::Tick, &mut signs);
+        for node::life::Effect::Send(sign) in signs {
+            w.control(node::controllers::Input::Heard { from: id, sign });
+        }
         w.pass(Duration::from_secs(2));
     }
     assert_eq!(seen(&mut w, "heard"), ("True".to_owned(), vec![]));

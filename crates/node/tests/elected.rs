@@ -119,3 +119,19 @@ fn what_one_voter_held_is_not_promised_before_a_quorum_holds_it() {
     w.answer();
     assert_eq!(w.closed, [present]);
 }
+
+/// Who asks whether a cell is led asks for a leader, here or elsewhere.
+#[test]
+fn a_member_knows_where_the_leader_is() {
+    let mut w = World::new(Revision::ZERO);
+    assert_eq!(w.cell.leader(), None);
+    w.lead();
+    assert_eq!(w.cell.leader(), Some(node(ME)));
+    let replica = w.cell.member().replica();
+    let term = replica.term() + 1;
+    let body = Body::Append { prev_index: 0, prev_term: 0, commit: 0, entries: Vec::new() };
+    let message = Message { cell: id(), epoch: 1, from: OTHER, to: ME, term, body };
+    w.step(Input::Message { from: node(OTHER), message });
+    assert!(!w.cell.is_leading());
+    assert_eq!(w.cell.leader(), Some(node(OTHER)));
+}

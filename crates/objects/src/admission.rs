@@ -19,6 +19,7 @@ use crate::Tree;
 use crate::decide::{Operation, Visit};
 use crate::decision::Write;
 use crate::kinds::tree::Fields;
+use crate::membership;
 use crate::rbac;
 use crate::record::Stored;
 use crate::status::Status;
@@ -59,6 +60,7 @@ pub(crate) fn validate(visit: &mut Visit<'_>, op: Operation, obj: &Tree, old: Op
     match visit.kind.storage {
         "Pod" if whole && op == Operation::Create => limit_ranger::check(visit, obj)?,
         "PersistentVolumeClaim" if whole => limit_ranger::check(visit, obj)?,
+        membership::MEMBER => membership::one_a_node(visit, obj)?,
         "PriorityClass.scheduling.k8s.io" => priority::only_one_default(visit, obj)?,
         _ => {}
     }

@@ -14,6 +14,7 @@ pub mod codec;
 pub mod decide;
 pub mod decision;
 pub mod kinds;
+pub mod membership;
 pub mod openapi;
 mod owned;
 pub mod patch;

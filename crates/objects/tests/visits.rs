@@ -622,3 +622,35 @@ fn a_status_that_is_applied_is_its_appliers_and_nothing_else_is() {
         404
     );
 }
+
+#[test]
+fn a_name_is_one_nodes_and_a_node_has_one() {
+    let mut m = mesh();
+    let path = "/apis/beemesh.io/v1/members";
+    let member = |name: &str, node: char| {
+        json!({"apiVersion": "beemesh.io/v1", "kind": "Member", "metadata": {"name": name}, "spec": {
+            "node": node.to_string().repeat(64), "registry": "00000000-0000-0000-0000-000000000007",
+            "roles": ["worker"], "addresses": [], "joined": "2026-02-01T08:00:00Z"}})
+    };
+    let one = ok(send(&mut m, "POST", path, member("one", 'a')));
+    let taken = send(&mut m, "POST", path, member("one", 'b'));
+    assert_eq!((taken.status, &taken.body["reason"]), (409, &json!("AlreadyExists")));
+    let second = send(&mut m, "POST", path, member("two", 'a'));
+    assert_eq!((second.status, &second.body["reason"]), (409, &json!("Conflict")));
+    assert!(second.body["message"].as_str().unwrap().contains("has the name one already"), "{}", second.body);
+    ok(send(&mut m, "POST", path, member("two", 'b')));
+
+    let of_one = format!("{path}/one");
+    let mut moved = one.clone();
+    moved["spec"]["addresses"] = json!(["192.0.2.1:7443"]);
+    let moved = ok(send(&mut m, "PUT", &of_one, moved));
+    let mut late = one.clone();
+    late["spec"]["roles"] = json!(["authority"]);
+    assert_eq!(send(&mut m, "PUT", &of_one, late).status, 409, "it has changed since");
+    let mut unread = moved.clone();
+    unread["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    assert_eq!(send(&mut m, "PUT", &of_one, unread).status, 422, "nobody writes what they have not read");
+    let mut damaged = moved;
+    damaged["spec"]["addresses"] = json!(["nowhere"]);
+    assert_eq!(send(&mut m, "PUT", &of_one, damaged).status, 422);
+}

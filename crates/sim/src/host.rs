@@ -26,7 +26,7 @@ pub struct Host {
     pub runtime: Runtime,
     /// The runtime does not answer until then, in virtual nanoseconds.
     pub runtime_down_until: u64,
-    /// Its Node object.
+    /// What its Node object is to say; what others write there is theirs.
     pub tree: Tree,
     /// Its clocks.
     clock: Clock,
@@ -74,10 +74,12 @@ impl Host {
         let zone = if host.is_multiple_of(2) { "even" } else { "odd" };
         let tree = json!({
             "apiVersion": "v1", "kind": "Node",
-            "metadata": {"name": name, "uid": format!("node-{name}"), "annotations": {NODE_ID: id(host).to_string()},
+            "metadata": {"name": name, "annotations": {NODE_ID: id(host).to_string()},
                 "labels": {"kubernetes.io/hostname": name, "zone": zone}},
             "spec": {},
-            "status": {"allocatable": {"cpu": cpu.to_string(), "pods": pods.to_string()}},
+            "status": {"allocatable": {"cpu": cpu.to_string(), "pods": pods.to_string()},
+                "addresses": [{"type": "InternalIP", "address": format!("192.0.2.{}", host + 1)}],
+                "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}]},
         });
         Host {
             boot: 0,
@@ -104,7 +106,7 @@ impl Host {
         self.clock.when(at)
     }
 
-    /// What its Node object says.
+    /// What it knows of itself.
     pub fn facts(&self) -> NodeFacts {
         NodeFacts::of(&self.tree)
     }

@@ -41,11 +41,15 @@ pub enum Bug {
     EndUnasked,
     /// A node that is ordered to keep a cell, and has nothing of it, founds it.
     FoundedAnew,
+    /// One change in five of the Nodes is not handed to those who watch them.
+    NodeUntold,
+    /// No sign of life of a node comes to the registry's leader.
+    SignLost,
 }
 
 impl Bug {
     /// Every bug, and none.
-    pub const ALL: [Bug; 14] = [
+    pub const ALL: [Bug; 16] = [
         Bug::None,
         Bug::AckBeforeFsync,
         Bug::VoteNotPersisted,
@@ -60,6 +64,8 @@ impl Bug {
         Bug::ChangeForgotten,
         Bug::EndUnasked,
         Bug::FoundedAnew,
+        Bug::NodeUntold,
+        Bug::SignLost,
     ];
 
     /// The bug of that name.

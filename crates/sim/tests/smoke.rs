@@ -77,6 +77,18 @@ fn what_root_was_not_asked_for_is_caught() {
 }
 
 #[test]
+fn a_change_of_a_node_that_nobody_is_told_of_is_caught() {
+    let (checker, _) = caught(Bug::NodeUntold, 10).unwrap();
+    // Those who go by it may come to harm first.
+    assert!(["nodes", "award"].contains(&checker), "{checker}");
+}
+
+#[test]
+fn a_node_whose_signs_of_life_are_lost_is_caught() {
+    assert_eq!(caught(Bug::SignLost, 10).unwrap().0, "nodes");
+}
+
+#[test]
 fn a_lost_event_is_caught() {
     assert_eq!(caught(Bug::EventLost, 5).unwrap().0, "watch");
 }

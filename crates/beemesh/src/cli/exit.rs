@@ -16,6 +16,18 @@ pub(crate) enum Exit {
     NotRunning = 5,
     /// The disk failed while running: what was acknowledged is safe, nothing more was accepted.
     DiskFailed = 6,
+    /// The mesh's root did not answer; nothing was changed.
+    Unreachable = 7,
+    /// The node, or the mesh, will not do it; the message says why.
+    Refused = 8,
+}
+
+impl Exit {
+    /// The code of that number, as a running node names it.
+    pub(crate) fn of(code: u8) -> Exit {
+        let all = [Exit::InUse, Exit::Corrupt, Exit::NotRunning, Exit::DiskFailed, Exit::Unreachable, Exit::Refused];
+        all.into_iter().find(|e| *e as u8 == code).unwrap_or(Exit::Failed)
+    }
 }
 
 /// For `beemesh --help` and the man page.
@@ -26,7 +38,9 @@ pub(crate) const HELP: &str = "Exit codes:
   3  another process runs on this data directory
   4  the data directory is damaged; nothing was changed
   5  no node runs on this data directory
-  6  the disk failed under a running node; what was acknowledged is safe";
+  6  the disk failed under a running node; what was acknowledged is safe
+  7  the mesh's root did not answer; nothing was changed
+  8  refused, as the message says";
 
 /// An error that knows its exit code.
 #[derive(Debug)]

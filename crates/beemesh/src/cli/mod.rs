@@ -4,7 +4,9 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+pub(crate) mod ask;
 pub(crate) mod exit;
+pub(crate) mod invite;
 pub(crate) mod show;
 
 /// Global mesh computing: one small program on every machine, no machine special.
@@ -19,6 +21,10 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Run a node in the foreground: found a mesh of one, or resume what is in the data directory
     Up(Box<Up>),
+    /// Print a ticket with which another machine joins the mesh of this machine's node
+    Invite(Invite),
+    /// Join a mesh with a ticket of `beemesh invite`, and run a node of it in the foreground
+    Join(Box<Join>),
     /// Show how this machine's node is
     Status(Show),
     /// Show the cells this machine's node keeps
@@ -39,9 +45,12 @@ pub(crate) struct Up {
     /// Where everything is kept [default: /var/lib/beemesh, or ~/.local/share/beemesh without root]
     #[arg(long, value_name = "DIR", env = "BEEMESH_DATA")]
     pub(crate) data: Option<PathBuf>,
-    /// Address and UDP port other nodes reach this one at; not used before meshes of several machines
+    /// Address and UDP port other nodes reach this one at
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:7443")]
     pub(crate) listen: SocketAddr,
+    /// An address others reach this node's --listen at, where the machine does not see it itself; may be given often
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) advertise: Vec<SocketAddr>,
     /// Address and port of the Kubernetes API
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:6443")]
     pub(crate) api: SocketAddr,
@@ -77,6 +86,35 @@ pub(crate) enum Runtime {
     Containerd,
     /// Nobody: the node keeps cells and serves the API; works without root
     None,
+}
+
+/// Flags of `beemesh join`: those of `beemesh up`, and two.
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Join {
+    /// The line that `beemesh invite` printed
+    pub(crate) ticket: String,
+    /// What this machine is to do, of what the ticket grants: some of authority,keeper,gateway,worker [default: all of it]
+    #[arg(long, value_name = "ROLES")]
+    pub(crate) roles: Option<String>,
+    #[command(flatten)]
+    pub(crate) up: Up,
+}
+
+/// Flags of `beemesh invite`.
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Invite {
+    /// The data directory the node was started with
+    #[arg(long, value_name = "DIR", env = "BEEMESH_DATA")]
+    pub(crate) data: Option<PathBuf>,
+    /// How long the ticket is good: a number and s, m, h or d
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = invite::ttl)]
+    pub(crate) ttl: std::time::Duration,
+    /// Let many machines join with it, not one
+    #[arg(long)]
+    pub(crate) reusable: bool,
+    /// What a machine that joins with it may do at most
+    #[arg(long, value_name = "ROLES", default_value = "authority,keeper,gateway,worker")]
+    pub(crate) roles: String,
 }
 
 /// Flags of the commands that show something of a running node.

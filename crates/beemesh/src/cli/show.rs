@@ -1,21 +1,18 @@
 //! `beemesh status` and `beemesh cells`: a running node's own words, for people or as JSON.
 
-use super::exit::{Coded, Exit};
+use super::ask::ask;
 use super::{Output, Show};
-use crate::admin::{self, CellReport, FailedReport, Report};
+use crate::admin::{Answer, CellReport, FailedReport, Question, Report};
 use crate::config::data_dir;
-use anyhow::{Context, Result};
-use std::io::Read;
-use std::os::unix::net::UnixStream;
+use anyhow::{Result, bail};
 use std::path::Path;
-use std::time::Duration;
 
 /// `beemesh status`.
 ///
 /// # Errors
 /// No node runs on the data directory, or it does not answer.
 pub(crate) fn status(show: &Show) -> Result<()> {
-    let report = ask(&data_dir(show.data.as_deref())?)?;
+    let report = report(&data_dir(show.data.as_deref())?)?;
     match show.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
         Output::Text => print!("{}", status_text(&report)),
@@ -28,7 +25,7 @@ pub(crate) fn status(show: &Show) -> Result<()> {
 /// # Errors
 /// As [`status`].
 pub(crate) fn cells(show: &Show) -> Result<()> {
-    let report = ask(&data_dir(show.data.as_deref())?)?;
+    let report = report(&data_dir(show.data.as_deref())?)?;
     match show.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&report.cells)?),
         Output::Text => print!("{}{}", cells_text(&report.cells), failed_text(&report.failed)),
@@ -36,23 +33,11 @@ pub(crate) fn cells(show: &Show) -> Result<()> {
     Ok(())
 }
 
-fn ask(data: &Path) -> Result<Report> {
-    let path = admin::socket(data);
-    let mut stream = match UnixStream::connect(&path) {
-        Ok(s) => s,
-        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused) => {
-            let source = anyhow::anyhow!(
-                "no node runs on {}: start one with `beemesh up`, or name another directory with --data",
-                data.display()
-            );
-            return Err(Coded { exit: Exit::NotRunning, source }.into());
-        }
-        Err(e) => return Err(e).with_context(|| format!("asking the node at {}", path.display())),
-    };
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).with_context(|| format!("the node at {} does not answer", path.display()))?;
-    serde_json::from_slice(&bytes).context("the node's answer cannot be read: is it of another release?")
+fn report(data: &Path) -> Result<Report> {
+    match ask(data, &Question::Report)? {
+        Answer::Report(report) => Ok(*report),
+        other => bail!("the node answered otherwise than was asked: {other:?}"),
+    }
 }
 
 fn status_text(r: &Report) -> String {
@@ -60,14 +45,17 @@ fn status_text(r: &Report) -> String {
     let objects: usize = r.cells.iter().map(|c| c.objects).sum();
     let disk = if r.disk_space { "has room" } else { "is full: only deletes are taken until some space is freed" };
     let mut out = format!(
-        "node {} of mesh {}, up {}\n  id       {}\n  release  {} (process {})\n  API      https://{}\n  cells    {}, {} led here, {} objects\n  watches  {}\n  disk     {disk}\n",
+        "node {} of mesh {}, up {}\n  id       {}\n  roles    {}\n  release  {} (process {})\n  API      https://{}\n  mesh     {} (UDP), {} links\n  cells    {}, {} led here, {} objects\n  watches  {}\n  disk     {disk}\n",
         r.name,
         r.trust_domain,
         age(r.up_seconds),
         r.node_id,
+        r.roles,
         r.version,
         r.pid,
         r.api,
+        r.mesh.join(", "),
+        r.links,
         r.cells.len(),
         leading,
         objects,

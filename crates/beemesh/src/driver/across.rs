@@ -1,6 +1,7 @@
 //! Watches over all namespaces: where the machine that joins the cells' streams sits, and the way from it
 //! to each watcher.
 
+use super::away::tell::Asker;
 use super::fanout::Watcher;
 use super::seat::{Machine, Seat, Times, World};
 use super::timers::Timers;
@@ -10,6 +11,7 @@ use base::{CellId, Now, Revision, Time};
 use node::cell;
 pub(super) use node::gateway::across::Input as Told;
 use node::gateway::across::{Across, Effect, Happened, Input, PENDING_MAX, Start, WatchId};
+use node::wire::watch::ToCell;
 use objects::kinds::Kind;
 use objects::read::WatchPlan;
 use objects::status::Status;
@@ -120,6 +122,11 @@ impl Joined {
         self.is_watched() && lock(&self.subscribed).contains(&(cell, storage.clone()))
     }
 
+    /// Whether anything of the cell is to be told for the machine.
+    pub(super) fn is_about(&self, cell: CellId) -> bool {
+        self.is_watched() && lock(&self.subscribed).iter().any(|(c, _)| *c == cell)
+    }
+
     fn insert(&self, id: WatchId, watching: Watching) {
         let mut watches = lock(&self.watches);
         watches.insert(id, watching);
@@ -186,6 +193,18 @@ impl Driver {
     }
 }
 
+impl Driver {
+    fn led_here(&self, cell: CellId) -> Option<Arc<Seat<cell::Cell>>> {
+        self.cell(cell).filter(|_| self.leads(cell))
+    }
+
+    fn say_away(&self, cell: CellId, what: ToCell) {
+        if let Some(me) = self.me.upgrade() {
+            me.tell_away(cell, what);
+        }
+    }
+}
+
 impl Place {
     /// Opens the way to the watcher, which is told `first` and then what happens after its beginning. `None`:
     /// it fell behind or lost a cell before it was open, and may be begun again.
@@ -245,21 +264,25 @@ impl World<Across> for Driver {
             match effect {
                 Effect::Subscribe { cell, storage, after } => {
                     lock(&self.joined.subscribed).insert((cell, storage.clone()));
-                    if let Some(seat) = self.cell(cell) {
-                        seat.post(cell::Input::Subscribe { storage, after });
+                    match self.led_here(cell) {
+                        Some(seat) => {
+                            self.tellers.asks(cell, &storage, after, Asker::Joined);
+                            seat.post(cell::Input::Subscribe { storage, after });
+                        }
+                        None => self.say_away(cell, ToCell::Subscribe { storage, after }),
                     }
                 }
                 Effect::Unsubscribe { cell, storage, serial } => {
                     lock(&self.joined.subscribed).remove(&(cell, storage.clone()));
-                    if let Some(seat) = self.cell(cell) {
-                        self.unsubscribe(&seat, storage, serial);
+                    match self.led_here(cell) {
+                        Some(seat) => self.unsubscribe(&seat, storage, serial),
+                        None => self.say_away(cell, ToCell::Unsubscribe { storage, serial }),
                     }
                 }
-                Effect::Close { cell, at } => {
-                    if let Some(seat) = self.cell(cell) {
-                        seat.post(cell::Input::Close { at });
-                    }
-                }
+                Effect::Close { cell, at } => match self.led_here(cell) {
+                    Some(seat) => seat.post(cell::Input::Close { at }),
+                    None => self.say_away(cell, ToCell::Close { at }),
+                },
                 Effect::Begin { id, at, after, cells } => {
                     let joining = lock(&self.joined.watches)
                         .get_mut(&id)

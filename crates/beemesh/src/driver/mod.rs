@@ -4,11 +4,13 @@
 //! goes to the log's thread; what became durable comes back from it and is stepped there.
 
 pub(crate) mod across;
+pub(crate) mod away;
 pub(crate) mod clock;
 pub(crate) mod errands;
 pub(crate) mod fanout;
 pub(crate) mod seat;
 pub(crate) mod timers;
+mod watched;
 pub(crate) mod work;
 
 use across::Joined;
@@ -16,18 +18,21 @@ use agree::cell as agreed;
 use agree::log::{Answer, Command, Notice, Persist, Refusal, Space};
 use api::port::Event;
 use arc_swap::ArcSwap;
+use away::tell::{Asker, Teller};
+use away::{Away, Ears, Tellers};
 use base::{CellId, Chance, NodeId, Now, RequestId, Revision, Time, Uid};
-use fanout::{Fanout, Watcher};
 use node::bundle::Bundle;
-use node::cell::{Cell, Config, Effect, Found, Input, Opened, Outcome, Purpose, Reply, ReplyTo, Role};
+use node::cell::{Cell, Config, Effect, Found, Input, Outcome, Purpose, Reply, ReplyTo, Role};
 use node::genesis::{self, Genesis};
+use node::wire::watch::{Call, End};
 use objects::request::{Config as Settings, Request};
 use seat::{Machine, Seat, Times, World};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use timers::Timers;
 use tokio::sync::{mpsc, oneshot, watch};
+use watched::Watched;
 use work::Work;
 
 impl Machine for Cell {
@@ -57,7 +62,7 @@ pub(crate) struct Settled {
 /// Whoever waits for an answer.
 struct Caller {
     cell: CellId,
-    to: oneshot::Sender<Settled>,
+    to: To,
 }
 
 /// The cells that are known by themselves, not by root's list.
@@ -86,7 +91,18 @@ pub(crate) struct Driver {
     bundle: ArcSwap<Bundle>,
     /// Rises with every change of who leads or what the bundle says: wakes callers that wait for either.
     changed: watch::Sender<u64>,
-    fanouts: Mutex<HashMap<(CellId, Arc<str>), Fanout>>,
+    watched: Watched,
+    /// The other nodes, once there is a way to them.
+    away: OnceLock<Arc<Away>>,
+    /// What is heard of cells that are led elsewhere.
+    ears: Ears,
+    /// Who hears of cells kept here.
+    tellers: Tellers,
+    /// The cells that are led here.
+    led: RwLock<BTreeSet<CellId>>,
+    /// The newest bundle that is not taken yet, and whether somebody is at it: it comes from root's replica here, or from
+    /// another node.
+    coming: Mutex<(Option<Arc<Bundle>>, bool)>,
     joined: Joined,
     timers: Arc<Timers<CellId>>,
     chance: Mutex<Chance>,
@@ -96,8 +112,28 @@ pub(crate) struct Driver {
     recovered: Mutex<BTreeMap<CellId, Found>>,
     /// Cells that could not be started: what they hold is kept as it is until a release that can.
     failed: Mutex<BTreeMap<CellId, (Role, String)>>,
+    /// Of root and the registry those for which somebody has answered when they were asked last.
+    answering: Mutex<BTreeSet<CellId>>,
     /// The log's questions about cells that are recovered and not seated.
     parked: Mutex<Vec<(CellId, u64, Input)>>,
+}
+
+/// Where an answer goes.
+enum To {
+    /// To a gateway's request on this node.
+    Here(oneshot::Sender<Settled>),
+    /// Among what a gateway elsewhere is told of the cell: in the order of the cell's effects.
+    Away(Arc<Teller>, Call),
+}
+
+impl To {
+    fn answer(self, bundle: Revision, outcome: Outcome) {
+        match self {
+            // A caller that has gone away needs no answer.
+            To::Here(to) => drop(to.send(Settled { outcome, events: None })),
+            To::Away(teller, call) => teller.answer(call, bundle, outcome),
+        }
+    }
 }
 
 impl Driver {
@@ -122,13 +158,19 @@ impl Driver {
             next_reply: AtomicU64::new(1),
             bundle: ArcSwap::default(),
             changed: watch::Sender::new(0),
-            fanouts: Mutex::default(),
+            watched: Watched::default(),
+            away: OnceLock::new(),
+            ears: Ears::default(),
+            tellers: Tellers::default(),
+            led: RwLock::default(),
+            coming: Mutex::default(),
             joined: Joined::new(),
             timers: Timers::new(),
             chance: Mutex::new(chance),
             space: AtomicBool::new(true),
             recovered: Mutex::default(),
             failed: Mutex::default(),
+            answering: Mutex::default(),
             parked: Mutex::default(),
         })
     }
@@ -149,13 +191,13 @@ impl Driver {
     }
 
     /// Takes the way to the log, and starts the cells: root and the registry at once, the rest as root
-    /// names them. `first` is the genesis of a mesh that is being founded.
+    /// names them. `first` is the genesis of root where it was founded.
     pub(crate) fn start(
         self: &Arc<Self>,
         log: impl Fn(Command) + Send + Sync + 'static,
         work: Arc<Work>,
         recovered: BTreeMap<CellId, Found>,
-        first: Genesis,
+        first: Option<Genesis>,
     ) -> anyhow::Result<()> {
         if self.log.set(Box::new(log)).is_err() {
             anyhow::bail!("the driver was started twice");
@@ -170,10 +212,31 @@ impl Driver {
             .spawn(move || me.timers.clone().run(|| clock::now().mono, |cell| me.tick(cell)))?;
         self.joined.start(self)?;
         let unnamed = |role| Purpose { role, since: Revision::ZERO };
-        self.seat(self.founding.root, unnamed(Role::Root), Some(first))?;
-        self.seat(self.founding.registry, unnamed(Role::Registry), None)?;
+        let founds = first.is_some();
+        let Founding { root, registry } = self.founding;
+        let keeps = |cell| founds || lock(&self.recovered).contains_key(&cell);
+        if keeps(root) {
+            self.seat(root, unnamed(Role::Root), first)?;
+        }
+        if keeps(registry) {
+            self.seat(registry, unnamed(Role::Registry), None)?;
+        }
         self.seat_kept();
         Ok(())
+    }
+
+    /// Opens the way to the other nodes.
+    pub(crate) fn goes_by(self: &Arc<Self>, away: Arc<Away>) {
+        away.bundle_is(&self.bundle());
+        let runtime = away.runtime().clone();
+        if self.away.set(away).is_ok() && self.cell(self.founding.root).is_none() {
+            runtime.spawn(self.clone().follow_root());
+        }
+    }
+
+    /// The other nodes, once there is a way to them.
+    pub(crate) fn away(&self) -> Option<Arc<Away>> {
+        self.away.get().cloned()
     }
 
     /// Seats what is kept here as its log says what it is for, whether or not root is in reach. Logs of releases that
@@ -210,6 +273,28 @@ impl Driver {
         read(&self.cells).get(&id).cloned()
     }
 
+    /// Whether some node leads a cell, here or elsewhere, as far as is known here: of a cell that is kept here its replica
+    /// knows, and of root and the registry kept elsewhere the last answer tells.
+    pub(crate) fn is_led(&self, id: CellId) -> bool {
+        match self.cell(id) {
+            Some(seat) => seat.look(|c| c.leader().is_some()),
+            None => lock(&self.answering).contains(&id),
+        }
+    }
+
+    /// Notes whether somebody has answered for a cell that is not kept here.
+    pub(crate) fn note(&self, id: CellId, answered: bool) {
+        if id != self.founding.root && id != self.founding.registry {
+            return;
+        }
+        let mut answering = lock(&self.answering);
+        if answered {
+            answering.insert(id);
+        } else {
+            answering.remove(&id);
+        }
+    }
+
     /// All cells kept here.
     pub(crate) fn all(&self) -> Vec<Arc<Seat<Cell>>> {
         read(&self.cells).values().cloned().collect()
@@ -218,11 +303,6 @@ impl Driver {
     /// Wakes whenever a cell gains or loses its leader here, or the bundle changes.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
-    }
-
-    /// How many watch, by cell and resource.
-    pub(crate) fn watchers(&self) -> usize {
-        lock(&self.fanouts).values().map(Fanout::len).sum::<usize>() + self.joined.len()
     }
 
     /// Whether the disk has room for more than what is vital.
@@ -249,7 +329,7 @@ impl Driver {
     async fn offer(&self, cell: &Arc<Seat<Cell>>, input: impl FnOnce(ReplyTo) -> Input) -> Settled {
         let to = ReplyTo(self.next_reply.fetch_add(1, Ordering::Relaxed));
         let (sender, answer) = oneshot::channel();
-        lock(&self.callers).insert(to, Caller { cell: cell.id(), to: sender });
+        lock(&self.callers).insert(to, Caller { cell: cell.id(), to: To::Here(sender) });
         // If the caller goes away, its place does, too.
         let _place = Place { driver: self, to };
         if cell.offer(input(to)).is_err() {
@@ -257,6 +337,17 @@ impl Driver {
         }
         // The sender is dropped without an answer only when the process ends.
         answer.await.unwrap_or(Settled { outcome: Outcome::Unknown, events: None })
+    }
+
+    /// Asks a cell once for a watch of a gateway elsewhere; whether it takes another question.
+    fn offer_for(&self, cell: &Arc<Seat<Cell>>, teller: &Arc<Teller>, call: Call, request: Arc<Request>) -> bool {
+        let to = ReplyTo(self.next_reply.fetch_add(1, Ordering::Relaxed));
+        lock(&self.callers).insert(to, Caller { cell: cell.id(), to: To::Away(teller.clone(), call) });
+        let taken = cell.offer(Input::Request { to, request }).is_ok();
+        if !taken {
+            lock(&self.callers).remove(&to);
+        }
+        taken
     }
 
     /// What the log says.
@@ -378,14 +469,41 @@ impl Driver {
         Ok(())
     }
 
-    /// A newer bundle: every other cell is told, new namespaces get their cells, gone ones lose them.
-    ///
-    /// Called only while root is being stepped, so never twice at a time.
+    /// A newer bundle, of root's replica here or of another node: every other cell is told, new namespaces get their
+    /// cells, gone ones lose them.
     fn take_bundle(self: &Arc<Self>, bundle: &Arc<Bundle>) {
+        {
+            let mut coming = lock(&self.coming);
+            if coming.0.as_ref().is_none_or(|c| c.number() <= bundle.number()) {
+                coming.0 = Some(bundle.clone());
+            }
+            // Whoever is at it comes to this one.
+            if std::mem::replace(&mut coming.1, true) {
+                return;
+            }
+        }
+        loop {
+            let next = {
+                let mut coming = lock(&self.coming);
+                let next = coming.0.take();
+                coming.1 = next.is_some();
+                next
+            };
+            match next {
+                Some(bundle) => self.take_one(&bundle),
+                None => return,
+            }
+        }
+    }
+
+    fn take_one(self: &Arc<Self>, bundle: &Arc<Bundle>) {
         if bundle.number() < self.bundle().number() {
             return;
         }
         self.bundle.store(bundle.clone());
+        if let Some(away) = self.away() {
+            away.bundle_is(bundle);
+        }
         if let Some(work) = self.work.get() {
             work.bundle_is(bundle);
         }
@@ -412,8 +530,10 @@ impl Driver {
         for (cell, question, ..) in asked {
             self.to_log(Command::Carried { question, cell, answer: Answer::Nothing });
         }
+        // What root names anew begins where root is led; what the log here knows goes on here.
+        let begins_here = self.leads(self.founding.root);
         for (id, name) in named {
-            if self.cell(id).is_some() {
+            if self.cell(id).is_some() || !begins_here && !lock(&self.recovered).contains_key(&id) {
                 continue;
             }
             let genesis = genesis::namespace(&name, id.0, bundle.number(), &self.bundle_pem, clock::wall());
@@ -434,23 +554,14 @@ impl Driver {
             work.gone(id);
         }
         self.timers.set(id, None);
-        lock(&self.fanouts).retain(|(cell, _), _| *cell != id);
+        write(&self.led).remove(&id);
+        self.watched.end(id, false);
         let waiting: Vec<Caller> = lock(&self.callers).extract_if(|_, c| c.cell == id).map(|(_, c)| c).collect();
         for caller in waiting {
-            let _ = caller.to.send(Settled { outcome: Outcome::Unknown, events: None });
+            caller.to.answer(self.bundle().number(), Outcome::Unknown);
         }
+        self.tellers.gone(id);
         self.to_log(Command::Live { cell: id, bytes: 0 });
-    }
-
-    /// Opens the way from a cell to a watcher, in the order of the cell's effects.
-    fn join(&self, cell: CellId, opened: &mut Opened) -> mpsc::Receiver<Event> {
-        let backlog = std::mem::take(&mut opened.backlog);
-        let (watcher, events) = Watcher::new(opened.kind, opened.plan.clone(), backlog.len());
-        if backlog.iter().all(|c| watcher.tell(c)) {
-            let key = (cell, Arc::from(opened.kind.storage));
-            lock(&self.fanouts).entry(key).or_default().join(watcher, opened.serial);
-        }
-        events
     }
 
     fn reply(&self, cell: CellId, reply: Reply) {
@@ -465,46 +576,16 @@ impl Driver {
             }
             return;
         };
+        let to = match caller.to {
+            To::Here(to) => to,
+            To::Away(teller, call) => return teller.answer(call, self.bundle().number(), outcome),
+        };
         let events = match &mut outcome {
             Outcome::Watch(opened) => Some(self.join(cell, opened)),
             _ => None,
         };
         // A caller that has gone away needs no answer.
-        let _ = caller.to.send(Settled { outcome, events });
-    }
-
-    /// Has every resource that is watched say up to where it was told, for bookmarks.
-    pub(crate) fn mark(&self) {
-        let watched: Vec<(CellId, Arc<str>)> = lock(&self.fanouts).keys().cloned().collect();
-        for (cell, storage) in watched {
-            if let Some(seat) = self.cell(cell) {
-                seat.post(Input::Progress(storage));
-            }
-        }
-        self.joined.post(across::Told::Mark);
-    }
-
-    /// Tells a resource's watchers, and the cell if there are none any more.
-    fn fan_out(&self, seat: &Arc<Seat<Cell>>, storage: Arc<str>, tell: impl FnOnce(&mut Fanout)) {
-        let key = (seat.id(), storage);
-        let serial = {
-            let mut fanouts = lock(&self.fanouts);
-            let Some(f) = fanouts.get_mut(&key) else { return };
-            tell(f);
-            if !f.is_empty() {
-                return;
-            }
-            fanouts.remove(&key).map_or(0, |f| f.serial())
-        };
-        self.unsubscribe(seat, key.1, serial);
-    }
-
-    /// Has a cell tell no more of a resource, unless somebody else here wants it.
-    fn unsubscribe(&self, seat: &Arc<Seat<Cell>>, storage: Arc<str>, serial: u64) {
-        let key = (seat.id(), storage);
-        if !lock(&self.fanouts).contains_key(&key) && !self.joined.wants(key.0, &key.1) {
-            seat.post(Input::Unsubscribe { storage: key.1, serial });
-        }
+        let _ = to.send(Settled { outcome, events });
     }
 }
 
@@ -536,7 +617,7 @@ impl World<Cell> for Driver {
                     self.to_log(Command::Carried { question, cell: id, answer: Answer::Later });
                 }
                 Effect::Live { bytes } => self.to_log(Command::Live { cell: id, bytes }),
-                // There are no other nodes yet: nobody to send to, nobody to beat with.
+                // No cell has a member on another node yet.
                 Effect::Send { .. } | Effect::Pair { .. } | Effect::Kept(_) | Effect::KeeperLossy { .. } => {}
                 Effect::Ended => self.unseat(id),
                 Effect::Bundle(bundle) => {
@@ -545,13 +626,15 @@ impl World<Cell> for Driver {
                     }
                 }
                 Effect::Events { storage, changes } => {
-                    if self.joined.wants(id, &storage) {
+                    if self.leads(id) && self.joined.wants(id, &storage) {
                         let (storage, changes) = (storage.clone(), changes.clone());
                         self.joined.post(across::Told::Events { cell: id, storage, changes });
                     }
+                    self.tellers.events(id, &storage, &changes);
                     self.fan_out(seat, storage, |f| f.tell(&changes));
                 }
                 Effect::Progress { storage, revision } => {
+                    self.tellers.progress(id, &storage, revision);
                     self.fan_out(seat, storage, |f| f.mark(revision));
                 }
                 Effect::Committed { term, objects, changes } => {
@@ -561,14 +644,25 @@ impl World<Cell> for Driver {
                     }
                 }
                 Effect::Subscribed { storage, after, begin } => {
-                    self.joined.post(across::Told::Subscribed { cell: id, storage, after, begin });
+                    match self.tellers.asked(id, &storage, after) {
+                        Some(Asker::Away(teller)) => teller.subscribed(&storage, after, &begin),
+                        Some(Asker::Joined) if self.leads(id) => {
+                            self.joined.post(across::Told::Subscribed { cell: id, storage, after, begin });
+                        }
+                        // It leads no more: what it tells is not all that happens.
+                        Some(Asker::Joined) => self.joined.post(across::Told::Lost { cell: id }),
+                        None => {}
+                    }
                 }
-                Effect::Closed { revision } if self.joined.is_watched() => {
-                    self.joined.post(across::Told::Closed { cell: id, revision });
+                Effect::Closed { revision } => {
+                    self.tellers.closed(id, revision);
+                    if self.joined.is_watched() {
+                        self.joined.post(across::Told::Closed { cell: id, revision });
+                    }
                 }
-                Effect::Closed { .. } => {}
                 Effect::Replaced => {
-                    lock(&self.fanouts).retain(|(cell, _), _| *cell != id);
+                    self.watched.end(id, false);
+                    self.tellers.end(id, &End::Replaced);
                     self.joined.post(across::Told::Lost { cell: id });
                 }
                 Effect::Stopped { why } => {
@@ -578,8 +672,19 @@ impl World<Cell> for Driver {
                 }
                 Effect::Leading(leads) => {
                     tracing::debug!(cell = %id, leads, "leadership");
+                    if leads {
+                        write(&self.led).insert(id);
+                    } else {
+                        write(&self.led).remove(&id);
+                        self.tellers.end(id, &End::Elsewhere(None));
+                        self.joined.post(across::Told::Lost { cell: id });
+                    }
                     if let Some(work) = self.work.get().filter(|_| !leads) {
                         work.over(id);
+                    }
+                    // What root named before this node led it.
+                    if let Some(me) = self.me.upgrade().filter(|_| leads && id == self.founding.root) {
+                        me.take_bundle(&me.bundle());
                     }
                     self.changed.send_modify(|n| *n += 1);
                 }

@@ -4,31 +4,34 @@
 //! They are linked by messages only. On a mesh of one a message to another node is a message to this one;
 //! nothing goes past it.
 
-use super::errands::Errands;
+use super::away::Away;
+use super::errands::{Errands, Told};
 use super::seat::{Machine, Seat, Times, World};
 use super::timers::Timers;
 use super::{clock, lock, read, write};
-use crate::node_object;
 use base::runtime::{Failure, Op, PodName, Seen, Why};
 use base::{BootId, CellId, Chance, NodeId, Now, Time, Uid};
 use host::runtime::Runtime;
+use identity::Roles;
 use node::bundle::Bundle;
 use node::cell::{Change, Objects, Role};
 use node::controllers::{self, Controllers};
+use node::errand::ErrandId;
+use node::life::{self, Pulse};
+use node::nodes::{self, News, Nodes};
 use node::pods::{self, Pods};
-use node::scheduling::{self, Candidate, Leader, Worker};
+use node::reflector::{self, Reflector};
+use node::scheduling::{self, Leader, Worker};
+use node::wire::schedule::Message;
 use objects::Tree;
 use objects::request::{Config as Settings, Shared};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
 
 /// How many refusable inputs an inbox holds; all that these machines are told must arrive.
 const INBOX: usize = 1024;
-
-/// What a node object is stored as.
-const NODE: &str = "Node";
 
 /// Whose deadline it is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -37,6 +40,8 @@ pub(crate) enum Who {
     Scheduling(CellId),
     Worker,
     Pods,
+    Nodes,
+    Pulse,
 }
 
 macro_rules! machine {
@@ -61,6 +66,8 @@ machine!(Controllers, controllers::Input, controllers::Effect);
 machine!(Leader, scheduling::LeaderInput, scheduling::LeaderEffect);
 machine!(Worker, scheduling::WorkerInput, scheduling::WorkerEffect);
 machine!(Pods, pods::Input, pods::Effect);
+machine!(Reflector, reflector::Input, reflector::Effect);
+machine!(Pulse, life::Input, life::Effect);
 
 /// What works beside a cell that leads here.
 struct Leading {
@@ -96,12 +103,16 @@ pub(crate) struct Work {
     settings: Arc<Settings>,
     /// The port all gateways listen on.
     api_port: u16,
-    gateways: Mutex<Vec<IpAddr>>,
-    taints: Mutex<controllers::Taints>,
     errands: Errands,
     handle: Handle,
+    away: OnceLock<Arc<Away>>,
     leading: RwLock<BTreeMap<CellId, Leading>>,
-    candidates: Mutex<Arc<[Candidate]>>,
+    /// What is known of the hive's Nodes, wherever their cell is led.
+    nodes: Mutex<Nodes>,
+    reflector: OnceLock<Arc<Seat<Reflector>>>,
+    /// The reflector's watch, while it is wanted.
+    watching: Mutex<Option<(ErrandId, AbortHandle)>>,
+    pulse: OnceLock<Arc<Seat<Pulse>>>,
     bundle: Mutex<Arc<Bundle>>,
     /// Absent without a runtime: such a node bids for nothing.
     worker: OnceLock<Arc<Seat<Worker>>>,
@@ -123,12 +134,14 @@ impl Work {
             ca_pem,
             settings,
             api_port,
-            gateways: Mutex::default(),
-            taints: Mutex::default(),
             errands: Errands::new(handle.clone()),
             handle,
+            away: OnceLock::new(),
             leading: RwLock::default(),
-            candidates: Mutex::new(Arc::new([])),
+            nodes: Mutex::new(Nodes::new(node)),
+            reflector: OnceLock::new(),
+            watching: Mutex::default(),
+            pulse: OnceLock::new(),
             bundle: Mutex::default(),
             worker: OnceLock::new(),
             pods: OnceLock::new(),
@@ -143,11 +156,24 @@ impl Work {
         &self.errands
     }
 
-    /// Starts waking machines at their deadlines.
+    /// Starts waking machines at their deadlines, and those of the node itself.
     pub(crate) fn start(self: &Arc<Self>) -> std::io::Result<()> {
         let me = self.clone();
         let run = move || me.timers.clone().run(|| clock::now().mono, |who| me.tick(who));
-        std::thread::Builder::new().name("work".into()).spawn(run).map(drop)
+        std::thread::Builder::new().name("work".into()).spawn(run)?;
+        let (chance, boot) = {
+            let mut chance = lock(&self.chance);
+            (chance.stream("nodes"), BootId(chance.u64()))
+        };
+        if let Some(config) = nodes::reflected() {
+            let seat = Seat::new(Who::Nodes, Reflector::new(config, chance), self.clone(), INBOX);
+            let _ = self.reflector.set(seat.clone());
+            seat.post(reflector::Input::Tick);
+        }
+        let pulse = Seat::new(Who::Pulse, Pulse::new(self.node, boot), self.clone() as Arc<dyn World<Pulse>>, INBOX);
+        let _ = self.pulse.set(pulse.clone());
+        pulse.post(life::Input::Tick);
+        Ok(())
     }
 
     /// Ends the deadlines.
@@ -157,9 +183,6 @@ impl Work {
 
     /// A cell has begun to lead here, or an entry was applied while it does.
     pub(crate) fn committed(&self, cell: CellId, role: &Role, term: u64, objects: Objects, changes: Arc<[Change]>) {
-        if cell == self.registry && (changes.is_empty() || changes.iter().any(|c| &*c.key.storage == NODE)) {
-            self.nodes_are(&objects);
-        }
         let known = read(&self.leading).get(&cell).filter(|l| l.term == term).map(Leading::seats);
         let (controllers, scheduling) = match known {
             Some(seats) => seats,
@@ -191,11 +214,38 @@ impl Work {
         self.timers.set(Who::Scheduling(cell), None);
     }
 
-    /// A sign of life of this node, for the registry.
-    pub(crate) fn heard(&self) {
+    /// The way to the other nodes is open.
+    pub(crate) fn goes_by(&self, away: Arc<Away>) {
+        let _ = self.away.set(away);
+    }
+
+    /// Another node has said something about pods.
+    pub(super) fn told(&self, from: NodeId, roles: Roles, message: Message) {
+        match message {
+            Message::ToNode(message) if roles.contains(Roles::KEEPER) => {
+                if let Some(away) = self.away.get() {
+                    away.is_led_by(message.cell(), from);
+                }
+                if let Some(worker) = self.worker.get() {
+                    worker.post(scheduling::WorkerInput::Message(message));
+                }
+            }
+            Message::ToLeader(message) if roles.contains(Roles::WORKER) => {
+                if let Some(seat) = self.scheduling(message.cell()) {
+                    seat.post(scheduling::LeaderInput::Message { from, message });
+                }
+            }
+            Message::ToNode(_) | Message::ToLeader(_) => {
+                tracing::warn!(%from, %roles, "a node spoke about pods without the role for it: it was not listened to");
+            }
+        }
+    }
+
+    /// A sign of life has come, from this node or another: for the registry's controllers, if the registry is led here.
+    pub(crate) fn heard(&self, from: NodeId, sign: life::SignOfLife) {
         let registry = read(&self.leading).get(&self.registry).map(|l| l.controllers.clone());
         if let Some(controllers) = registry {
-            controllers.post(controllers::Input::Heard { node: self.name.clone() });
+            controllers.post(controllers::Input::Heard { from, sign });
         }
     }
 
@@ -238,8 +288,11 @@ impl Work {
         let bundle = lock(&self.bundle).clone();
         worker.post(scheduling::WorkerInput::Namespaces(namespaces(&bundle)));
         worker.post(scheduling::WorkerInput::Cells(bundle.cells()));
-        let candidates = lock(&self.candidates).clone();
-        self.tell_worker(&candidates);
+        // The node's own Node object is what it bids by.
+        let own = lock(&self.nodes).own().cloned();
+        if let Some(own) = own {
+            worker.post(scheduling::WorkerInput::Facts(own));
+        }
     }
 
     /// What the node is, for its pods.
@@ -292,51 +345,53 @@ impl Work {
         let seats = leading.seats();
         write(&self.leading).insert(cell, leading);
         // Whatever was told while these were being made.
-        seats.0.post(self.gateways());
-        seats.0.post(controllers::Input::Taints(lock(&self.taints).clone()));
         seats.0.post(controllers::Input::Bundle(lock(&self.bundle).clone()));
         if let Some(scheduling) = &seats.1 {
             scheduling.post(scheduling::LeaderInput::Namespaces(namespaces(&lock(&self.bundle))));
-            scheduling.post(scheduling::LeaderInput::Nodes(lock(&self.candidates).clone()));
         }
+        // Posted while no news comes between: whoever is told of Nodes is never told of older ones afterwards.
+        let nodes = lock(&self.nodes);
+        if let Some(addresses) = nodes.gateways() {
+            seats.0.post(self.gateways(addresses.to_vec()));
+        }
+        if let Some(taints) = nodes.taints() {
+            seats.0.post(controllers::Input::Taints(taints.clone()));
+        }
+        if let (Some(scheduling), Some(candidates)) = (&seats.1, nodes.candidates()) {
+            scheduling.post(scheduling::LeaderInput::Nodes(candidates.clone()));
+        }
+        drop(nodes);
         seats
     }
 
-    /// The registry's Nodes have changed.
-    fn nodes_are(&self, objects: &Objects) {
-        let trees: Vec<Tree> = objects.list(NODE).map(|(_, n)| n.tree()).collect();
-        let gateways: Vec<IpAddr> = trees.iter().flat_map(node_object::internal_addresses).collect();
-        if std::mem::replace(&mut *lock(&self.gateways), gateways.clone()) != gateways {
-            let seats: Vec<_> = read(&self.leading).values().map(|l| l.controllers.clone()).collect();
-            for seat in seats {
-                seat.post(self.gateways());
+    /// The hive's Nodes are otherwise.
+    fn nodes_are(&self, learn: impl FnOnce(&mut Nodes) -> Vec<News>) {
+        let mut nodes = lock(&self.nodes);
+        for news in learn(&mut nodes) {
+            match news {
+                News::Candidates(candidates) => {
+                    let all: Vec<_> = read(&self.leading).values().filter_map(|l| l.scheduling.clone()).collect();
+                    all.iter().for_each(|s| s.post(scheduling::LeaderInput::Nodes(candidates.clone())));
+                }
+                News::Gateways(addresses) => {
+                    let all: Vec<_> = read(&self.leading).values().map(|l| l.controllers.clone()).collect();
+                    all.iter().for_each(|s| s.post(self.gateways(addresses.clone())));
+                }
+                News::Taints(taints) => {
+                    let all: Vec<_> = read(&self.leading).values().map(|l| l.controllers.clone()).collect();
+                    all.iter().for_each(|s| s.post(controllers::Input::Taints(taints.clone())));
+                }
+                News::Own(facts) => {
+                    if let Some(worker) = self.worker.get() {
+                        worker.post(scheduling::WorkerInput::Facts(facts));
+                    }
+                }
             }
         }
-        let taints = Arc::new(trees.iter().filter_map(driving_away).collect());
-        if std::mem::replace(&mut *lock(&self.taints), Arc::clone(&taints)) != taints {
-            let seats: Vec<_> = read(&self.leading).values().map(|l| l.controllers.clone()).collect();
-            for seat in seats {
-                seat.post(controllers::Input::Taints(Arc::clone(&taints)));
-            }
-        }
-        let nodes: Arc<[Candidate]> = trees.iter().filter_map(Candidate::of).collect();
-        *lock(&self.candidates) = nodes.clone();
-        let seats: Vec<_> = read(&self.leading).values().filter_map(|l| l.scheduling.clone()).collect();
-        for seat in seats {
-            seat.post(scheduling::LeaderInput::Nodes(nodes.clone()));
-        }
-        self.tell_worker(&nodes);
     }
 
-    fn gateways(&self) -> controllers::Input {
-        controllers::Input::Gateways { addresses: lock(&self.gateways).clone(), port: self.api_port }
-    }
-
-    /// The node's own Node object is what it bids by.
-    fn tell_worker(&self, nodes: &[Candidate]) {
-        if let (Some(worker), Some(own)) = (self.worker.get(), nodes.iter().find(|c| c.id == self.node)) {
-            worker.post(scheduling::WorkerInput::Facts(own.facts.clone()));
-        }
+    fn gateways(&self, addresses: Vec<std::net::IpAddr>) -> controllers::Input {
+        controllers::Input::Gateways { addresses, port: self.api_port }
     }
 
     fn tick(&self, who: Who) {
@@ -362,18 +417,22 @@ impl Work {
                     seat.post(pods::Input::Tick);
                 }
             }
+            Who::Nodes => {
+                if let Some(seat) = self.reflector.get() {
+                    seat.post(reflector::Input::Tick);
+                }
+            }
+            Who::Pulse => {
+                if let Some(seat) = self.pulse.get() {
+                    seat.post(life::Input::Tick);
+                }
+            }
         }
     }
 
     fn scheduling(&self, cell: CellId) -> Option<Arc<Seat<Leader>>> {
         read(&self.leading).get(&cell).and_then(|l| l.scheduling.clone())
     }
-}
-
-/// A Node's name and taints, if one of them drives pods away.
-fn driving_away(node: &Tree) -> Option<(Box<str>, Vec<Tree>)> {
-    let taints = node["spec"]["taints"].as_array().filter(|all| all.iter().any(|t| t["effect"] == "NoExecute"))?;
-    Some((node["metadata"]["name"].as_str()?.into(), taints.clone()))
 }
 
 /// The labels of all namespaces.
@@ -425,19 +484,84 @@ impl World<Leader> for Work {
     fn perform(&self, seat: &Arc<Seat<Leader>>, effects: &mut Vec<scheduling::LeaderEffect>) {
         for effect in effects.drain(..) {
             match effect {
-                // A node without a runtime, or one that is not there, is a lost message: nobody bids.
+                // A node without a runtime is a lost message: nobody bids.
                 scheduling::LeaderEffect::Send { to, message } if to == self.node => {
                     if let Some(worker) = self.worker.get() {
                         worker.post(scheduling::WorkerInput::Message(message));
                     }
                 }
-                scheduling::LeaderEffect::Send { .. } => {}
+                scheduling::LeaderEffect::Send { to, message } => {
+                    if let Some(away) = self.away.get() {
+                        away.schedule(to, &Message::ToNode(message));
+                    }
+                }
                 scheduling::LeaderEffect::Errand { id, errand } => {
                     let seat = seat.clone();
                     self.errands.send(errand, move |answer| {
                         seat.post(scheduling::LeaderInput::Answered { id, answer });
                     });
                 }
+            }
+        }
+    }
+}
+
+impl World<Reflector> for Work {
+    fn perform(&self, seat: &Arc<Seat<Reflector>>, effects: &mut Vec<reflector::Effect>) {
+        for effect in effects.drain(..) {
+            match effect {
+                reflector::Effect::List { id, errand } => {
+                    let seat = seat.clone();
+                    self.errands.send(errand, move |answer| seat.post(reflector::Input::Listed { id, answer }));
+                }
+                reflector::Effect::Watch { id, errand } => {
+                    let seat = seat.clone();
+                    let task = self.errands.watch(errand, move |told| reflected(&seat, id, told));
+                    *lock(&self.watching) = task.map(|task| (id, task));
+                }
+                reflector::Effect::Leave { id } => {
+                    if let Some((_, task)) = lock(&self.watching).take_if(|(watch, _)| *watch == id) {
+                        task.abort();
+                    }
+                }
+                reflector::Effect::Changed(changes) => self.nodes_are(|nodes| nodes.changed(&changes)),
+                reflector::Effect::Synced { revision } => {
+                    tracing::debug!(revision = revision.get(), "the hive's Nodes are known");
+                    self.nodes_are(Nodes::synced);
+                }
+                reflector::Effect::Full => {
+                    tracing::warn!(
+                        "the hive has more Nodes than one node follows: some get no pods of the cells led here"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// What a watch tells, as the reflector hears it. `false`: it is behind, and goes on with another watch.
+fn reflected(seat: &Arc<Seat<Reflector>>, id: ErrandId, told: Told) -> bool {
+    match told {
+        Told::Opened => seat.post(reflector::Input::Opened { id }),
+        Told::Ended(why) => seat.post(reflector::Input::Ended { id, why }),
+        Told::Events(events) => {
+            if seat.offer(reflector::Input::Told { id, events }).is_err() {
+                seat.post(reflector::Input::Ended { id, why: None });
+                return false;
+            }
+        }
+    }
+    true
+}
+
+impl World<Pulse> for Work {
+    fn perform(&self, _: &Arc<Seat<Pulse>>, effects: &mut Vec<life::Effect>) {
+        for life::Effect::Send(sign) in effects.drain(..) {
+            let led_here = read(&self.leading).contains_key(&self.registry);
+            match self.away.get() {
+                Some(away) if !led_here => away.live(self.registry, &sign),
+                // A registry that is led nowhere is a lost message.
+                _ => self.heard(self.node, sign),
             }
         }
     }
@@ -453,11 +577,11 @@ impl World<Worker> for Work {
                         seat.post(scheduling::WorkerInput::Answered { id, answer });
                     });
                 }
-                scheduling::WorkerEffect::Send { cell, message } => {
-                    if let Some(seat) = self.scheduling(cell) {
-                        seat.post(scheduling::LeaderInput::Message { from: self.node, message });
-                    }
-                }
+                scheduling::WorkerEffect::Send { cell, message } => match (self.scheduling(cell), self.away.get()) {
+                    (Some(seat), _) => seat.post(scheduling::LeaderInput::Message { from: self.node, message }),
+                    (None, Some(away)) => away.schedule_with_leader(cell, &Message::ToLeader(message)),
+                    (None, None) => {}
+                },
                 scheduling::WorkerEffect::Admitted { assignment, refused } => {
                     let names: Vec<&str> = assignment.pods.iter().map(|(name, _)| &**name).collect();
                     tracing::trace!(cell = %assignment.cell, whole = assignment.whole, ?names, ?refused, "admitted");

@@ -34,6 +34,17 @@ impl Cell {
         self.member.cell().keepers().node_of(replica).or_else(|| self.heard.0.get(&replica).copied())
     }
 
+    /// The node that leads the cell, as far as is known here: this one, once it takes requests.
+    pub fn leader(&self) -> Option<NodeId> {
+        if self.leading {
+            return Some(self.config.node);
+        }
+        match self.member.replica().role() {
+            raft::Role::Follower { leader } => self.node_of(leader?),
+            raft::Role::Candidate | raft::Role::Leader => None,
+        }
+    }
+
     /// From another replica's node.
     pub(super) fn on_message(&mut self, now: Now, from: NodeId, message: raft::Message) {
         match self.member.cell().keepers().node_of(message.from) {

@@ -1,11 +1,11 @@
 //! What a cell answers.
 
-use super::{Change, ReplyTo, Snapshot};
+use super::{Change, Kept, ReplyTo, Snapshot};
 use base::Revision;
 use objects::allotment::Wanted;
 use objects::decision::{Answer, Stream, Token};
 use objects::kinds::Kind;
-use objects::read::{ListPlan, WatchPlan};
+use objects::read::{ListAnswer, ListPlan, WatchPlan};
 use objects::status::Status;
 use std::sync::Arc;
 
@@ -21,6 +21,13 @@ pub enum Outcome {
         plan: ListPlan,
         /// The objects of the kind, frozen.
         snapshot: Snapshot,
+    },
+    /// A list whose plan was run where the cell is: what [`Outcome::List`] becomes on its way to another node.
+    Listed {
+        /// The objects.
+        found: ListAnswer<Kept>,
+        /// Texts for Warning headers.
+        warnings: Vec<String>,
     },
     /// What there is of a resource at the revision asked for, for a read over many cells.
     Collected(Snapshot),

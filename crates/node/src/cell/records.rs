@@ -117,7 +117,7 @@ impl Objects {
 pub struct Snapshot {
     state: State,
     /// Objects that were otherwise at this revision, by name: later changes undone.
-    undone: Vec<(Arc<str>, Option<Stored>)>,
+    undone: Arc<[(Arc<str>, Option<Stored>)]>,
     storage: Arc<str>,
     revision: Revision,
 }
@@ -125,7 +125,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// The present.
     pub(super) fn now(state: &State, storage: &str) -> Snapshot {
-        Snapshot { state: state.clone(), undone: Vec::new(), storage: storage.into(), revision: state.revision() }
+        Snapshot { state: state.clone(), undone: Arc::default(), storage: storage.into(), revision: state.revision() }
     }
 
     /// As it was at `revision`, given the changes since, oldest first.
@@ -143,6 +143,17 @@ impl Snapshot {
         }
         let undone = undone.into_iter().collect();
         Snapshot { state: state.clone(), undone, storage: storage.into(), revision }
+    }
+
+    /// As another node has shown it: all of its objects, in order of their names, each once.
+    pub fn shown(storage: Arc<str>, revision: Revision, objects: Vec<(Arc<str>, Stored)>) -> Snapshot {
+        let undone = objects.into_iter().map(|(name, object)| (name, Some(object))).collect();
+        Snapshot { state: State::default(), undone, storage, revision }
+    }
+
+    /// The storage group-kind of its objects.
+    pub fn storage(&self) -> &Arc<str> {
+        &self.storage
     }
 
     /// What the snapshot is of.
@@ -214,6 +225,32 @@ pub struct Lying<'a> {
 enum At<'a> {
     Record(&'a Arc<Record>),
     Stored(&'a Stored),
+}
+
+impl Lying<'_> {
+    /// The number of its last change.
+    pub fn revision(&self) -> Revision {
+        match self.at {
+            At::Record(record) => record.revision,
+            At::Stored(stored) => stored.revision,
+        }
+    }
+
+    /// The bytes of its header ([`Meta`]), as they are stored: they may be of a newer release.
+    pub fn header(&self) -> Bytes {
+        match self.at {
+            At::Record(record) => record.meta.clone(),
+            At::Stored(stored) => stored.meta.encode(),
+        }
+    }
+
+    /// Its canonical JSON.
+    pub fn json(&self) -> &Bytes {
+        match self.at {
+            At::Record(record) => &record.value,
+            At::Stored(stored) => &stored.json,
+        }
+    }
 }
 
 impl Listed for Lying<'_> {

@@ -21,7 +21,8 @@ mod taints;
 use crate::bundle::Bundle;
 use crate::cell::{Change, Objects, Role};
 use crate::errand::{self, Answered, Errand, ErrandId};
-use base::{CellId, Now, Revision, Time};
+use crate::life::{Heard, SignOfLife};
+use base::{CellId, NodeId, Now, Revision, Time};
 use index::Index;
 use objects::Tree;
 use objects::allotment::Reserved;
@@ -123,11 +124,13 @@ pub enum Input {
     /// Nodes with taints that drive pods away, and all their taints: of the registry's Nodes. Only the cell of
     /// a namespace need be told.
     Taints(Taints),
-    /// A node was heard of, some way or other. The registry's controllers call one silent that was not for
+    /// A sign of life has come from a node. The registry's controllers call one silent of which none came for
     /// 40 s; others need not be told.
     Heard {
-        /// The name of its Node.
-        node: Arc<str>,
+        /// The node that is proven to be at the other end.
+        from: NodeId,
+        /// What it says.
+        sign: SignOfLife,
     },
     /// An errand was answered. Every errand is, some time.
     Answered {
@@ -232,7 +235,7 @@ pub struct Controllers {
     gateways: Gateways,
     taints: Taints,
     /// When each node was heard of last.
-    heard: BTreeMap<Arc<str>, Time>,
+    heard: Heard,
     /// Since when the cell leads here.
     since: Time,
     /// Names of services that were deleted while this watched, and whose Endpoints are left.
@@ -270,7 +273,7 @@ impl Controllers {
             ending: Ending::default(),
             gateways: Gateways::default(),
             taints: Taints::default(),
-            heard: BTreeMap::new(),
+            heard: Heard::default(),
             since: Time::ZERO,
             serviceless: BTreeSet::new(),
             allotted: None,
@@ -289,9 +292,7 @@ impl Controllers {
             Input::Leading(leading) => self.lead(leading),
             Input::Committed { objects, changes } => self.committed(objects, &changes),
             Input::Bundle(bundle) => self.bundle_changed(bundle),
-            Input::Heard { node } => {
-                self.heard.insert(node, now.mono);
-            }
+            Input::Heard { from, sign } => self.heard.hear(from, &sign, now.mono),
             Input::Taints(taints) => self.taints_changed(taints),
             Input::Gateways { addresses, port } => self.gateways_changed(&addresses, port),
             Input::Answered { id, answer } => self.answered(id, answer, fx),

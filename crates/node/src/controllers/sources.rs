@@ -9,6 +9,7 @@ use crate::bundle::Bundle;
 use crate::cell::Objects;
 use decide::controllers::garbage::{self, Item, Presence};
 use decide::controllers::{Plan, Pod, Refused, Target, deployment, events, node_lifecycle, replicaset, ttl};
+use decide::schedule::node_id;
 use objects::Tree;
 use objects::allotment;
 use objects::kinds::{self, Home};
@@ -50,9 +51,6 @@ impl Controllers {
             QUOTA => self.add(Controller::Quota, key.clone()),
             SERVICE | ENDPOINTS | SLICE => self.look_at_service(key, before, after),
             NODE => {
-                if after.is_none() {
-                    self.heard.remove(&key.name);
-                }
                 self.add(Controller::NodeLifecycle, key.clone());
                 self.add(Controller::Ttl, key.clone());
                 if before.is_none() != after.is_none() && ttl::is_step(self.nodes()) {
@@ -185,7 +183,7 @@ impl Controllers {
             (Controller::PodGarbage, _) => self.plan_pod_garbage(),
             (_, None) => Plan::default(),
             (Controller::TaintEviction, Some(stored)) => self.plan_taint_eviction(&stored),
-            (Controller::NodeLifecycle, Some(stored)) => self.plan_node(&work.key.name, &stored),
+            (Controller::NodeLifecycle, Some(stored)) => self.plan_node(&stored),
             (Controller::Ttl, Some(stored)) => ttl::plan(&stored.tree(), self.nodes()),
             (Controller::EndpointSlices, Some(service)) => self.plan_slices(&objects, &service),
             (Controller::ReplicaSet, Some(stored)) => self.plan_replica_set(&objects, &stored, refused),
@@ -217,10 +215,11 @@ impl Controllers {
         self.index.counts.get(NODE).copied().unwrap_or_default()
     }
 
-    fn plan_node(&self, name: &str, stored: &Stored) -> Plan {
+    fn plan_node(&self, stored: &Stored) -> Plan {
+        let tree = stored.tree();
         // Who has just begun to lead has heard of nobody yet.
-        let heard = self.heard.get(name).copied().unwrap_or_default().max(self.since);
-        node_lifecycle::plan(&stored.tree(), self.now.mono.since(heard), self.now.wall)
+        let heard = node_id(&tree).and_then(|id| self.heard.last(id)).unwrap_or_default().max(self.since);
+        node_lifecycle::plan(&tree, self.now.mono.since(heard), self.now.wall)
     }
 
     fn plan_deployment(&self, objects: &Objects, stored: &Stored, refused: Option<&Refused>) -> Plan {

@@ -1,10 +1,8 @@
 //! Nodes that may be asked for a bid.
 
-use crate::cell::Objects;
 use base::NodeId;
 use decide::schedule::{NodeFacts, node_id};
 use objects::Tree;
-use std::sync::Arc;
 
 /// A node with a machine behind it, as its Node object describes it.
 #[derive(Clone, PartialEq, Debug)]
@@ -19,10 +17,5 @@ impl Candidate {
     /// The candidate of a Node object; `None` if there is no machine behind it.
     pub fn of(node: &Tree) -> Option<Candidate> {
         Some(Candidate { id: node_id(node)?, facts: NodeFacts::of(node) })
-    }
-
-    /// All candidates of a registry's cell.
-    pub fn all(registry: &Objects) -> Arc<[Candidate]> {
-        registry.list("Node").filter_map(|(_, node)| Candidate::of(&node.tree())).collect()
     }
 }

@@ -37,13 +37,7 @@ pub(super) struct Said<'a> {
 
 impl Errands {
     pub(super) fn new(namespace: Arc<str>, node: &str) -> Errands {
-        let user = User {
-            name: "system:kube-scheduler".into(),
-            uid: String::new(),
-            groups: vec!["system:authenticated".into()],
-            extra: Vec::new(),
-        };
-        Errands { user: Arc::new(user), namespace, instance: format!("default-scheduler-{node}") }
+        Errands { user: errand::scheduler(), namespace, instance: format!("default-scheduler-{node}") }
     }
 
     /// Errands of a node about its own pods of a namespace.

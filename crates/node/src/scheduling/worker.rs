@@ -118,6 +118,9 @@ pub struct Worker {
     /// The Node object was read.
     known: bool,
     cells: BTreeMap<CellId, Cell>,
+    /// What is bound here and was never started, while it is not known what room there is: neither admitted nor
+    /// refused before. What was started runs on without question.
+    unmeasured: BTreeMap<(CellId, Arc<str>), Stored>,
     /// When which cell is to be asked.
     asks: BTreeSet<(Time, CellId)>,
     /// The namespaces there are, once told.
@@ -156,6 +159,7 @@ impl Worker {
             evicting: Evicting::default(),
             known: false,
             cells: BTreeMap::new(),
+            unmeasured: BTreeMap::new(),
             asks: BTreeSet::new(),
             listed: None,
             unheard: BTreeSet::new(),
@@ -172,7 +176,9 @@ impl Worker {
             Input::Tick => {}
             Input::Facts(facts) => {
                 self.book.update(facts);
-                self.known = true;
+                if !std::mem::replace(&mut self.known, true) {
+                    self.measure(fx);
+                }
             }
             Input::Cells(all) => self.on_cells(now, &all, fx),
             Input::Namespaces(namespaces) => self.book.know(namespaces),
@@ -244,6 +250,7 @@ impl Worker {
     /// A namespace is removed only after everything in it: so are its pods.
     fn on_cell_gone(&mut self, id: CellId, fx: &mut Vec<Effect>) {
         self.book.forget(id);
+        self.unmeasured.retain(|(cell, _), _| *cell != id);
         self.ask_at(id, None);
         self.unheard.remove(&id);
         if let Some(start) = &mut self.start {
@@ -402,11 +409,24 @@ impl Worker {
     }
 
     /// Counts what is new in it, and hands it on.
-    fn admit(&mut self, assignment: Assignment, fx: &mut Vec<Effect>) {
-        let cell = self.cells.entry(assignment.cell).or_default();
+    fn admit(&mut self, mut assignment: Assignment, fx: &mut Vec<Effect>) {
+        let id = assignment.cell;
         if assignment.whole {
-            let named: BTreeSet<&str> = assignment.pods.iter().map(|(name, _)| &**name).collect();
-            cell.pods.retain(|name, _| named.contains(&**name));
+            self.unmeasured.retain(|(cell, _), _| *cell != id);
+        }
+        for (name, _) in &assignment.pods {
+            self.unmeasured.remove(&(id, name.clone()));
+        }
+        let mut gone = Vec::new();
+        let cell = self.cells.entry(id).or_default();
+        if assignment.whole {
+            let named: BTreeSet<Arc<str>> = assignment.pods.iter().map(|(name, _)| name.clone()).collect();
+            cell.pods.retain(|name, _| {
+                named.contains(name) || {
+                    gone.push(name.clone());
+                    false
+                }
+            });
         }
         for (name, _) in assignment.pods.iter().filter(|(_, pod)| pod.is_none()) {
             cell.pods.remove(name);
@@ -439,12 +459,39 @@ impl Worker {
                 continue;
             }
             let uid = pod.meta.uid;
+            if !self.known {
+                cell.pods.remove(name);
+                self.unmeasured.insert((id, name.clone()), pod.clone());
+                continue;
+            }
             if let Err(why) = self.book.bound(&uid.to_string(), &tree) {
                 cell.pods.insert(name.clone(), Bound { uid, refused: Some(why.clone()) });
                 refused.push(Refused { uid, why });
             }
         }
+        let told = assignment.pods.len();
+        assignment.pods.retain(|(name, _)| !self.unmeasured.contains_key(&(id, name.clone())));
+        if assignment.whole && assignment.pods.len() < told {
+            // It is not everything: whoever took what is left out for gone would remove what is left of it here.
+            assignment.whole = false;
+            assignment.pods.extend(gone.into_iter().map(|name| (name, None)));
+        }
         fx.push(Effect::Admitted { assignment, refused });
+    }
+
+    /// It is known what room there is. What was not told as a whole is asked for as a whole.
+    fn measure(&mut self, fx: &mut Vec<Effect>) {
+        let mut by_cell: BTreeMap<CellId, Vec<_>> = BTreeMap::new();
+        for ((cell, name), pod) in std::mem::take(&mut self.unmeasured) {
+            by_cell.entry(cell).or_default().push((name, Some(pod)));
+        }
+        for (cell, pods) in by_cell {
+            let Some(known) = self.cells.get_mut(&cell) else { continue };
+            known.asked = 0;
+            let namespace = known.namespace.clone();
+            self.admit(Assignment { cell, namespace, whole: false, pods }, fx);
+            self.ask_at(cell, Some(Time::ZERO));
+        }
     }
 
     /// Bids are given, and what is new is admitted, once the node knows what runs here and every cell has

@@ -28,6 +28,34 @@ fn a_node_that_starts_again_is_told_what_is_bound_to_it() {
     assert_eq!(w.workers[&node_id(1)].book().facts().hosted.len(), 2);
 }
 
+/// Its Node object is in another cell than its pods, and may be out of reach for longer.
+#[test]
+fn a_node_that_does_not_know_what_room_it_has_neither_admits_nor_refuses_what_is_new() {
+    let mut w = World::new();
+    w.add_node(1, "4");
+    for name in ["ran", "new", "gone", "large"] {
+        w.create(name, cpu("1"));
+        w.settle();
+        assert_eq!(w.host(name), Some("n1".to_owned()));
+    }
+    w.running.insert(w.uid("ran"));
+    w.change_node(1, |n| n["status"]["allocatable"]["cpu"] = json!("2"));
+    w.start_unmeasured(1);
+    w.settle();
+    w.pass(Worker::PATIENCE + SECOND);
+    assert_eq!(told(&w, 1), ["ran"], "what was started is not asked about");
+    assert!(!w.workers[&node_id(1)].is_bidding());
+    w.remove("gone");
+    w.pass(SECOND);
+    assert!(w.handed[&node_id(1)].refused.is_empty());
+    w.measure(1);
+    w.settle();
+    assert_eq!(told(&w, 1), ["large", "new", "ran"]);
+    let refused: Vec<_> = w.handed[&node_id(1)].refused.iter().map(|r| r.uid).collect();
+    assert_eq!(refused, [w.uid("large")], "who came first is admitted first");
+    assert!(w.workers[&node_id(1)].is_bidding());
+}
+
 #[test]
 fn what_was_on_its_way_to_an_earlier_start_is_not_believed() {
     let mut w = World::new();

@@ -338,11 +338,21 @@ impl World {
     }
 
     pub(crate) fn start_worker(&mut self, n: u8) {
+        self.start_unmeasured(n);
+        self.measure(n);
+    }
+
+    /// It reads its own Node object.
+    pub(crate) fn measure(&mut self, n: u8) {
         let facts = Candidate::of(&self.nodes[&n]).unwrap().facts;
+        self.work(node_id(n), WorkerInput::Facts(facts));
+    }
+
+    /// It starts, and has not read its own Node object.
+    pub(crate) fn start_unmeasured(&mut self, n: u8) {
         self.boot.0 += 1;
         self.workers.insert(node_id(n), Worker::new(self.now, self.boot));
         self.handed.insert(node_id(n), Handed::default());
-        self.work(node_id(n), WorkerInput::Facts(facts));
         self.work(node_id(n), WorkerInput::Found(self.running.clone()));
         self.work(node_id(n), WorkerInput::Cells(vec![("d".into(), id())]));
     }

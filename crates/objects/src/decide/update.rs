@@ -5,6 +5,7 @@ use crate::admission;
 use crate::decision::{Decision, Payload, Plan, Reply, Write};
 use crate::kinds::Kind;
 use crate::kinds::tree::{self, Fields};
+use crate::membership;
 use crate::owned;
 use crate::rbac::{self, Attributes};
 use crate::record::Stored;
@@ -170,7 +171,7 @@ fn creates_on_update(kind: &Kind) -> bool {
     )
 }
 
-/// Kinds whose strategy says `AllowUnconditionalUpdate`: all but these.
+/// Kinds whose strategy says `AllowUnconditionalUpdate`: all but these, and our own.
 fn unconditional_update(kind: &Kind) -> bool {
     !matches!(
         (kind.group, kind.kind),
@@ -184,5 +185,6 @@ fn unconditional_update(kind: &Kind) -> bool {
             | ("storage.k8s.io", "CSINode" | "CSIDriver" | "VolumeAttachment" | "CSIStorageCapacity")
             | ("networking.k8s.io", "ServiceCIDR" | "IPAddress")
             | ("storagemigration.k8s.io", _)
+            | (membership::GROUP, _)
     )
 }

@@ -4,6 +4,7 @@ use super::{
     Home, Kind, Plain, Subresource, batch, claim, configmap, endpoints, event, namespace, node, pod, quota, rbac,
     service, small, workload,
 };
+use crate::membership;
 
 const CRUD: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const CREATE: &[&str] = &["create"];
@@ -847,17 +848,55 @@ pub static KINDS: &[Kind] = &[
     },
 ];
 
-/// Kinds of our own, which no client is shown: see [`crate::allotment`].
-pub(super) static OWN: &[Kind] = &[Kind {
-    group: "beemesh.io",
-    kind: "Allotment",
-    plural: "allotments",
-    singular: "allotment",
-    subresources: &[sub("reserve", CREATE)],
-    storage: crate::allotment::STORAGE,
-    type_name: "io.beemesh.v1.Allotment",
-    ..CLUSTER
-}];
+/// Kinds of our own, which no client is shown: see [`crate::allotment`] and [`crate::membership`].
+pub(super) static OWN: &[Kind] = &[
+    Kind {
+        kind: "Allotment",
+        plural: "allotments",
+        singular: "allotment",
+        subresources: &[sub("reserve", CREATE)],
+        storage: crate::allotment::STORAGE,
+        type_name: "io.beemesh.v1.Allotment",
+        ..OURS
+    },
+    Kind {
+        kind: "Member",
+        plural: "members",
+        singular: "member",
+        storage: membership::MEMBER,
+        type_name: "io.beemesh.v1.Member",
+        rules: &membership::MemberRules,
+        ..OURS
+    },
+    Kind {
+        kind: "Revocation",
+        plural: "revocations",
+        singular: "revocation",
+        storage: membership::REVOCATION,
+        type_name: "io.beemesh.v1.Revocation",
+        rules: &membership::RevocationRules,
+        ..OURS
+    },
+    Kind {
+        kind: "Ticket",
+        plural: "tickets",
+        singular: "ticket",
+        storage: membership::TICKET,
+        type_name: "io.beemesh.v1.Ticket",
+        rules: &membership::TicketRules,
+        ..OURS
+    },
+    Kind {
+        kind: "TokenKeys",
+        plural: "tokenkeys",
+        singular: "tokenkeys",
+        storage: membership::TOKEN_KEYS,
+        type_name: "io.beemesh.v1.TokenKeys",
+        rules: &membership::TokenKeysRules,
+        ..OURS
+    },
+];
+const OURS: Kind = Kind { group: membership::GROUP, ..CLUSTER };
 
 /// Kinds that only ever are the body of a subresource.
 pub static BODIES: &[Kind] = &[

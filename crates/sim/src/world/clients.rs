@@ -161,6 +161,7 @@ impl World {
 
     /// The watch ends, if it was open there: it is to be opened again.
     pub(super) fn unwatch(&mut self, node: usize, cell: Option<CellId>) {
+        self.unwatch_nodes(node, cell);
         let concerned = cell.is_none() || self.watcher.cell == cell;
         if concerned && self.watcher.at.is_some_and(|a| a.0 == node) {
             self.watcher.end();

@@ -4,7 +4,7 @@
 //! A way is a connection: what comes over it comes in order, and when the gateway has waited too long for a
 //! promise it gives the way up and tries another keeper.
 
-use super::{Event, MS, QUIET, ROOT, World};
+use super::{Event, MS, QUIET, REGISTRY, ROOT, World};
 use crate::checks::applied::Applied;
 use crate::checks::frontier::{self, Stream};
 use crate::checks::{Checked, ensure};
@@ -163,7 +163,7 @@ impl World {
 
     /// The truth of every namespace.
     fn namespaces(&self) -> BTreeMap<CellId, &Applied> {
-        self.truths.iter().filter(|(id, _)| **id != ROOT).map(|(id, t)| (*id, &t.applied)).collect()
+        self.truths.iter().filter(|(id, _)| ![ROOT, REGISTRY].contains(id)).map(|(id, t)| (*id, &t.applied)).collect()
     }
 
     pub(super) fn happen_at_gateway(&mut self, happening: Happening) -> Checked {
@@ -290,6 +290,7 @@ impl World {
 
     /// What a cell does that the gateway's way to it is open for.
     pub(super) fn overhear(&mut self, node: usize, cell: CellId, effect: &CellEffect) {
+        self.overhear_nodes(node, cell, effect);
         let boot = self.keepers[node].boot;
         let open = |w: &&Way| w.to == node && w.boot == boot;
         if self.gateway.machine.is_none() || self.gateway.ways.get(&cell).filter(open).is_none() {

@@ -10,6 +10,7 @@ mod gateway;
 mod keeping;
 mod log;
 mod network;
+mod nodes;
 mod scheduling;
 mod seats;
 
@@ -68,6 +69,8 @@ const WITH_CONTROLLERS: u64 = 1;
 const INTENT: Duration = Duration::from_secs(5);
 /// The cell whose Namespaces say which others there are.
 const ROOT: CellId = CellId(Uid(1));
+/// The cell of the Nodes, where there are any.
+const REGISTRY: CellId = CellId(Uid(2));
 
 /// Runs one seed.
 ///
@@ -103,6 +106,7 @@ enum Event {
     BeginPods,
     Pods(scheduling::Happening),
     Control(control::Happening),
+    Nodes(nodes::Happening),
 }
 
 /// What one machine of a node says to another.
@@ -186,6 +190,8 @@ struct World {
     pods: Option<Scene>,
     /// In some of those their controllers make them.
     control: Option<control::Scene>,
+    /// Those that run pods are registered.
+    nodes: Option<nodes::Scene>,
 }
 
 fn replica(node: usize) -> ReplicaId {
@@ -248,6 +254,7 @@ impl World {
             keeping: keeping::Keeping::new(&chance, size, seed % KINDS > WITH_CONTROLLERS),
             pods: (seed % KINDS <= WITH_CONTROLLERS).then(|| Scene::new(&chance, seed % KINDS == WITH_CONTROLLERS)),
             control: (seed % KINDS == WITH_CONTROLLERS).then(|| control::Scene::new(&chance)),
+            nodes: (seed % KINDS <= WITH_CONTROLLERS).then(|| nodes::Scene::new(&chance)),
         }
     }
 
@@ -276,6 +283,7 @@ impl World {
         self.begin_keeping();
         self.begin_gateway();
         self.begin_pods()?;
+        self.begin_marks();
         while let Some(entry) = self.queue.first_entry().filter(|e| e.key().0 <= END) {
             self.now = entry.key().0;
             let event = entry.remove();
@@ -321,6 +329,7 @@ impl World {
             Event::BeginPods => self.begin_pods()?,
             Event::Pods(happening) => self.happen_to_pods(happening)?,
             Event::Control(happening) => self.happen_to_control(happening)?,
+            Event::Nodes(happening) => self.happen_to_nodes(happening)?,
             Event::Room { node } => {
                 self.keepers[node].disk.full = false;
                 self.tell_all(node, || Input::Space { ample: true })?;

@@ -2,7 +2,7 @@
 //! of its own.
 
 use super::network::Packet;
-use super::{Event, Local, ROOT, Truth, World, index_of, node_id};
+use super::{Event, Local, REGISTRY, ROOT, Truth, World, index_of, node_id};
 use crate::checks::{Checked, Violation, ensure};
 use crate::keeper::{EPOCH_MS, Seat, Up};
 use agree::heartbeat::{self, Pair};
@@ -48,6 +48,7 @@ impl World {
         self.seat_kept(node)?;
         let root = Purpose { role: Role::Root, since: Revision::ZERO };
         self.seat(node, ROOT, root, Some(genesis::root(chance.stream("root"), Wall(EPOCH_MS))))?;
+        self.begin_registry(node)?;
         let bundle = self.keepers[node].cell(ROOT).map(|c| c.bundle().clone()).unwrap_or_default();
         self.take_bundle(node, &bundle)
     }
@@ -111,7 +112,7 @@ impl World {
         let Some(up) = &self.keepers[node].up else { return Ok(()) };
         let seated: Vec<CellId> = up.seats.keys().copied().filter(|c| *c != ROOT).collect();
         for id in seated {
-            if named.contains_key(&id) {
+            if named.contains_key(&id) || id == REGISTRY {
                 self.tell(node, id, Input::Bundle(bundle.clone()))?;
             } else if self.keepers[node].cell(id).is_some_and(|c| c.config().since > bundle.number()) {
                 // Root as it was before the namespace.

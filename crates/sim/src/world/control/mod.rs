@@ -150,8 +150,7 @@ impl World {
         if b.term != term {
             b.term = term;
             self.post(keeper, cell, Input::Leading(true));
-            self.post(keeper, cell, Input::Gateways { addresses: vec![[192, 0, 2, 1].into()], port: 6443 });
-            self.post(keeper, cell, Input::Taints(Arc::default()));
+            self.tell_nodes_to_controllers(keeper, cell);
             self.post(keeper, cell, Input::Bundle(bundle));
         } else if let Some(s) = &mut self.control {
             s.entries += 1;
@@ -179,15 +178,19 @@ impl World {
 
     /// Root's configuration is now this.
     pub(super) fn control_bundle(&mut self, keeper: usize, bundle: &Arc<Bundle>) {
-        let Some(s) = &self.control else { return };
-        let cells: Vec<CellId> = s.beside.keys().filter(|(k, _)| *k == keeper).map(|(_, c)| *c).collect();
-        for cell in cells {
+        for cell in self.controlled(keeper) {
             self.post(keeper, cell, Input::Bundle(bundle.clone()));
         }
     }
 
+    /// The cells that have controllers at a keeper.
+    pub(super) fn controlled(&self, keeper: usize) -> Vec<CellId> {
+        let all = self.control.iter().flat_map(|s| s.beside.keys());
+        all.filter(|(k, _)| *k == keeper).map(|(_, cell)| *cell).collect()
+    }
+
     /// Puts something into the inbox of a cell's controllers.
-    fn post(&mut self, keeper: usize, cell: CellId, input: Input) {
+    pub(super) fn post(&mut self, keeper: usize, cell: CellId, input: Input) {
         let (now, faults, boot) = (self.now, self.faults, self.keepers[keeper].boot);
         let Some(s) = &mut self.control else { return };
         let late = faults && s.dice.happens(20_000);

@@ -1,11 +1,12 @@
 //! Requests on their way through a gateway to the cell, asked again until they are answered or nobody waits for
 //! them any more.
 
-use super::{Happening, MS, NAMESPACE, World, host};
+use super::{Happening, MS, NAMESPACE, World};
 use crate::checks::Checked;
 use crate::keeper::EPOCH_MS;
 use crate::ports::Bug;
-use crate::world::ROOT;
+use crate::world::nodes::Who;
+use crate::world::{REGISTRY, ROOT};
 use base::{CellId, RequestId, Uid, Wall};
 use node::cell::{Input, Outcome, ReplyTo};
 use node::errand::{Answered, ErrandId};
@@ -22,8 +23,6 @@ use std::sync::Arc;
 
 /// Somebody who asks a cell asks again after this.
 const PATIENCE: u64 = 1_500 * MS;
-/// Where Nodes would be decided.
-const REGISTRY: CellId = CellId(Uid(2));
 /// A gateway asks on for so long.
 pub(super) const GATEWAY: u64 = 20 * super::SECOND;
 /// A person has had enough after this.
@@ -51,6 +50,8 @@ pub(in crate::world) enum Then {
     Pods { host: usize, boot: u64, id: ErrandId },
     /// An errand of a cell's controllers, of this start of their keeper.
     Controllers { keeper: usize, boot: u64, cell: CellId, id: ErrandId },
+    /// A reader's of the Nodes, of this start.
+    Reader { who: Who, boot: u64, id: ErrandId },
     /// A gateway's, which asks root for what another request of its needs.
     Gateway { ask: u64 },
     /// Somebody who does not wait for the answer.
@@ -72,27 +73,13 @@ impl World {
     }
 
     pub(super) fn ask_arrives(&mut self, ask: u64, attempt: u64) -> Checked {
-        let id = ask;
         let Some(ask) = self.pods.as_ref().and_then(|s| s.asks.get(&ask)).filter(|a| a.attempt == attempt) else {
             return Ok(());
         };
         let (keeper, request) = (ask.keeper, ask.request.clone());
         let Some(up) = &self.keepers[keeper].up else { return Ok(()) };
-        match home(&request, &up.bundle, ROOT, REGISTRY) {
-            REGISTRY => self.read_node(id, &request),
-            cell => return self.tell(keeper, cell, Input::Request { to: ReplyTo(attempt), request }),
-        }
-        Ok(())
-    }
-
-    /// The Nodes are the hosts' own: nobody here keeps a registry.
-    fn read_node(&mut self, ask: u64, request: &Request) {
-        let Some(s) = &self.pods else { return };
-        let name = request.name.as_deref().unwrap_or_default();
-        let found = s.hosts.iter().enumerate().find(|(host, _)| host::name(*host) == name);
-        let missing = || Box::new(Status::not_found(request.kind, name));
-        let answer = found.map(|(_, h)| h.tree.clone()).ok_or_else(missing);
-        self.asked(ask, answer);
+        let cell = home(&request, &up.bundle, ROOT, REGISTRY);
+        self.tell(keeper, cell, Input::Request { to: ReplyTo(attempt), request })
     }
 
     /// Nothing was heard, or nothing that says what became of it.
@@ -145,7 +132,14 @@ impl World {
                 let listed = plan.run(snapshot.iter(None), snapshot.revision());
                 let items: Vec<Tree> = listed.items.iter().map(|s| s.tree()).collect();
                 let revision = listed.revision.get().to_string();
-                self.asked(ask, Ok(json!({"metadata": {"resourceVersion": revision}, "items": items})));
+                let metadata = json!({"resourceVersion": revision, "continue": listed.continue_token});
+                self.asked(ask, Ok(json!({"metadata": metadata, "items": items})));
+            }
+            Outcome::Watch(opened) => {
+                let Some(Ask { keeper, then, .. }) = s.asks.remove(&ask) else { return true };
+                if let Then::Reader { who, boot, id } = then {
+                    self.reader_watches((who, boot, id), keeper, opened);
+                }
             }
             _ => {
                 let delay = s.dice.range(5, 50) * MS;
@@ -175,6 +169,7 @@ impl World {
                     self.control_answered(keeper, cell, id, answer);
                 }
             }
+            Then::Reader { who, boot, id } => self.reader_asked((who, boot, id), ask.request.verb, answer),
             Then::Gateway { ask } => self.root_answered(ask, answer),
             Then::Nobody => {}
         }
@@ -261,6 +256,16 @@ impl World {
         let known = self.names.get(namespace).and_then(|c| self.answers.get(c).copied());
         let Some(any) = self.pods.as_mut().map(|s| s.dice.below(keepers) as usize) else { return };
         self.ask(known.unwrap_or(any), request, PERSON, Then::Nobody);
+    }
+
+    /// The same, of a Node.
+    pub(in crate::world) fn want_node(&mut self, verb: Verb, name: &str, sub: &str, body: Body) {
+        let keepers = self.keepers.len() as u64;
+        let Some(mut request) = self.request("Node", verb, (name, sub), body) else { return };
+        request.namespace = None;
+        let Some(any) = self.pods.as_mut().map(|s| s.dice.below(keepers) as usize) else { return };
+        let keeper = self.answers.get(&REGISTRY).copied().unwrap_or(any);
+        self.ask(keeper, request, PERSON, Then::Nobody);
     }
 
     fn want_with(&mut self, kind: &str, verb: Verb, (name, sub): (&str, &str), body: Body) {

@@ -42,7 +42,7 @@ impl World {
         }
     }
 
-    pub(super) fn lead(&mut self, keeper: usize, input: LeaderInput) {
+    pub(in crate::world) fn lead(&mut self, keeper: usize, input: LeaderInput) {
         let now = self.keepers[keeper].now(self.now);
         let Some((term, leader)) = self.pods.as_mut().and_then(|s| s.leaders.get_mut(&keeper)) else { return };
         let term = *term;

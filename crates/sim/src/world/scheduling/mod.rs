@@ -16,12 +16,13 @@ use crate::keeper::Clock;
 use asks::Ask;
 pub(super) use asks::Then;
 use base::runtime::{Answer, Failure, Op, Seen};
-use base::{CellId, Chance, Uid};
+use base::{CellId, Chance, Now, Time, Uid};
 use decide::schedule::Book;
 use node::errand::{Answered, ErrandId};
 use node::pods::{self, OpId};
 use node::scheduling::message::{ToLeader, ToNode};
-use node::scheduling::{Candidate, Leader, LeaderInput, WorkerInput};
+use node::scheduling::{Leader, LeaderInput, WorkerInput};
+use objects::Tree;
 use running::SWEEP;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -116,14 +117,9 @@ pub(in crate::world) enum Happening {
         ask: u64,
         attempt: u64,
     },
-    /// A leader reads the Nodes.
+    /// A leader is told of the Nodes that are known at its keeper.
     Nodes {
         keeper: usize,
-        boot: u64,
-    },
-    /// A node reads its own.
-    Facts {
-        host: usize,
         boot: u64,
     },
     Fault,
@@ -181,10 +177,6 @@ impl Scene {
             power_cuts: 0,
             away: 0,
         }
-    }
-
-    fn candidates(&self) -> Arc<[Candidate]> {
-        self.hosts.iter().filter_map(|h| Candidate::of(&h.tree)).collect()
     }
 
     pub(super) fn observe(&mut self, member: &agree::cell::Member) -> Checked {
@@ -296,13 +288,8 @@ impl World {
                 Ok(())
             }
             Happening::Nodes { keeper, boot } if boot_of(&self.keepers, keeper) == boot => {
-                let candidates = s.candidates();
-                self.lead(keeper, LeaderInput::Nodes(candidates));
+                self.tell_nodes_to_leader(keeper);
                 Ok(())
-            }
-            Happening::Facts { host, boot } if s.hosts[host].boot == boot => {
-                let facts = s.hosts[host].facts();
-                self.work(host, WorkerInput::Facts(facts))
             }
             Happening::Fault => {
                 self.fault_of_pods();
@@ -332,7 +319,29 @@ impl World {
                 worker.book().facts().hosted.keys().filter_map(|uid| uid.parse().ok()).collect();
             ensure("award", counted == want, || format!("{name} counts {counted:?}, and {want:?} are bound to it"))?;
         }
-        let nodes: Vec<_> = s.hosts.iter().map(Host::facts).collect();
-        s.award.served(&nodes)
+        self.end_nodes(s.hosts.len())?;
+        s.award.served(&self.facts_of_nodes())
+    }
+
+    // What the nodes' readers need of their nodes.
+
+    pub(super) fn clock_of_host(&self, host: usize) -> Now {
+        self.pods.as_ref().map(|s| s.hosts[host].clock(self.now)).unwrap_or_default()
+    }
+
+    pub(super) fn when_at_host(&self, host: usize, at: Time) -> u64 {
+        self.pods.as_ref().map_or(u64::MAX, |s| s.hosts[host].when(at))
+    }
+
+    /// How long each copy of what a node says takes; nothing of it arrives while the node is mute.
+    pub(super) fn ways_of_host(&mut self, host: usize) -> Vec<u64> {
+        let mute = self.pods.as_ref().is_some_and(|s| s.hosts[host].mute_until > self.now);
+        if mute { Vec::new() } else { self.ways() }
+    }
+
+    /// What a node's object is to be, while its process runs.
+    pub(super) fn tree_of_host(&self, host: usize) -> Option<Tree> {
+        let h = &self.pods.as_ref()?.hosts[host];
+        h.up.as_ref().map(|_| h.tree.clone())
     }
 }

@@ -32,8 +32,8 @@ impl World {
         }
         h.runtime.survives = self.bug == Bug::StopForgotten;
         let (seen, found): (Arc<Seen>, BTreeSet<Uid>) = h.start(now);
-        let (facts, of_pods, boot) = (h.facts(), h.facts_of_pods(now), h.boot);
-        self.work(host, WorkerInput::Facts(facts))?;
+        let (of_pods, boot) = (h.facts_of_pods(now), h.boot);
+        self.begin_node(host, boot);
         self.work(host, WorkerInput::Found(found))?;
         self.run(host, pods::Input::Node(of_pods))?;
         self.run(host, pods::Input::Seen(seen))?;
@@ -41,7 +41,7 @@ impl World {
         self.work(host, WorkerInput::Cells(cells))
     }
 
-    pub(super) fn work(&mut self, host: usize, input: WorkerInput) -> Checked {
+    pub(in crate::world) fn work(&mut self, host: usize, input: WorkerInput) -> Checked {
         let Some(s) = &mut self.pods else { return Ok(()) };
         let h = &mut s.hosts[host];
         let (now, before) = (h.clock(self.now), h.counts());
@@ -58,8 +58,7 @@ impl World {
         for effect in fx {
             match effect {
                 WorkerEffect::Send { message, .. } => {
-                    let mute = self.pods.as_ref().is_some_and(|s| s.hosts[host].mute_until > self.now);
-                    for delay in if mute { Vec::new() } else { self.ways() } {
+                    for delay in self.ways_of_host(host) {
                         self.scene(delay, Happening::ToLeader { host, message: message.clone() });
                     }
                 }

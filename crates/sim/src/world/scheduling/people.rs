@@ -48,26 +48,13 @@ impl World {
                 self.want(Verb::Create, &name, "binding", Some(tree));
             }
             (17, ..) => {
-                let h = &mut s.hosts[host];
-                let cordoned = h.tree["spec"]["unschedulable"] == true;
-                h.tree["spec"]["unschedulable"] = json!(!cordoned);
-                let boot = h.boot;
-                let delay = s.dice.range(1, 200) * MS;
-                self.scene(delay, Happening::Facts { host, boot });
-                self.tell_nodes();
+                let cordoned = s.dice.below(2) == 0;
+                self.cordon(host, cordoned);
             }
             (18 | 19, ..) => self.finish(host),
             _ => {}
         }
         self.scene(pause, Happening::People);
-    }
-
-    pub(super) fn tell_nodes(&mut self) {
-        for keeper in 0..self.keepers.len() {
-            let boot = self.keepers[keeper].boot;
-            let Some(delay) = self.pods.as_mut().map(|s| s.dice.range(1, 100) * MS) else { return };
-            self.scene(delay, Happening::Nodes { keeper, boot });
-        }
     }
 
     pub(super) fn fault_of_pods(&mut self) {

@@ -5,6 +5,7 @@ use super::asks::Then;
 use super::{Happening, MS, World};
 use crate::checks::{Checked, containers};
 use crate::host::Up;
+use crate::world::nodes::Who;
 use base::runtime::{Failure, Op, PodName, Why};
 use base::{Time, Uid};
 use node::pods::{self, OpId};
@@ -197,6 +198,7 @@ impl World {
             h.runtime.power_cut(h.clock(now).wall);
             s.power_cuts += 1;
         }
+        self.end_reader(Who::Host(host));
     }
 
     pub(super) fn wake_pods(&mut self, host: usize) {

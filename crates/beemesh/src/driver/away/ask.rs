@@ -1,0 +1,281 @@
+//! Questions to cells that are led on other nodes, and theirs to cells kept here.
+
+use super::Away;
+use crate::driver::{Driver, Settled, clock};
+use crate::net::ASK;
+use base::{CellId, NodeId, Revision, Time};
+use identity::Roles;
+use mesh::Streams;
+use node::cell::{Cell, Outcome};
+use node::wire::ask::{Asked, Heard, Question, Redirect};
+use node::wire::call::{AnswerEffect, AnswerInput, Answering, CallEffect, CallInput, Calling, Framed};
+use objects::request::{Request, Verb};
+use objects::status::Status;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+/// A question follows so many redirects; then whoever asks waits and begins again.
+const HOPS: usize = 3;
+
+/// How long whoever is asked waits for a bundle as new as the one who asks has.
+const CATCHES_UP_WITHIN: Duration = Duration::from_secs(2);
+
+/// Bytes read at a time.
+const READ_BYTES: usize = 64 << 10;
+
+impl Driver {
+    /// Asks whoever leads a cell once, here or elsewhere.
+    pub(crate) async fn ask_leader(self: &Arc<Self>, cell: CellId, request: Arc<Request>, until: Time) -> Settled {
+        let hint = match self.cell(cell) {
+            Some(seat) => {
+                let settled = self.ask(&seat, request.clone()).await;
+                if !matches!(settled.outcome, Outcome::NotLeader) {
+                    return settled;
+                }
+                seat.look(Cell::leader)
+            }
+            None => None,
+        };
+        if request.verb == Verb::Watch {
+            return self.watch_away(cell, hint, request).await;
+        }
+        Settled { outcome: self.ask_away(cell, hint, Asked::Request(request), until).await, events: None }
+    }
+
+    /// Asks whoever leads a cell to close a revision and to show a resource at it, or what happened to it after another.
+    pub(crate) async fn collect_at_leader(
+        self: &Arc<Self>,
+        cell: CellId,
+        storage: Arc<str>,
+        at: Revision,
+        after: Option<Revision>,
+        until: Time,
+    ) -> Outcome {
+        let hint = match self.cell(cell) {
+            Some(seat) => {
+                let settled = self.collect(&seat, storage.clone(), at, after).await;
+                if !matches!(settled.outcome, Outcome::NotLeader) {
+                    return settled.outcome;
+                }
+                seat.look(Cell::leader)
+            }
+            None => None,
+        };
+        self.ask_away(cell, hint, Asked::Collect { storage, at, after, only: None }, until).await
+    }
+
+    async fn ask_away(&self, cell: CellId, hint: Option<NodeId>, asked: Asked, until: Time) -> Outcome {
+        let Some(away) = self.away() else { return Outcome::NotLeader };
+        let mut node = hint.filter(|n| *n != self.node).or_else(|| away.places().whom(cell));
+        for _ in 0..HOPS {
+            let Some(to) = node.filter(|n| *n != self.node) else { return Outcome::NotLeader };
+            let patience_ms = until.since(clock::now().mono).as_millis() as u64;
+            let question =
+                Question { cell, epoch: 0, bundle: self.bundle().number(), patience_ms, asked: asked.clone() };
+            let heard = away.ask(to, &question).await;
+            away.saw_bundle(to, heard.bundle);
+            if !matches!(heard.outcome, Outcome::NotLeader) {
+                away.places().leads(cell, to);
+                return heard.outcome;
+            }
+            away.places().leads_not(cell, to);
+            node = heard.redirect.and_then(|r| r.leader).filter(|n| *n != to);
+        }
+        Outcome::NotLeader
+    }
+
+    /// What a question of another node comes to.
+    async fn serve(self: &Arc<Self>, roles: Roles, question: Question) -> Heard {
+        let outcome = self.served(roles, &question).await;
+        let redirect = matches!(outcome, Outcome::NotLeader).then(|| self.redirect(question.cell));
+        Heard { bundle: self.bundle().number(), redirect, outcome }
+    }
+
+    /// Where to ask instead of here.
+    pub(super) fn redirect(&self, cell: CellId) -> Redirect {
+        let seat = self.cell(cell);
+        let (epoch, leader) =
+            seat.map_or((0, None), |s| s.look(|c| (c.member().cell().keepers().now.epoch, c.leader())));
+        let leader = leader.or_else(|| self.away().and_then(|a| a.places().leader(cell)));
+        Redirect { epoch, leader: leader.filter(|n| *n != self.node), descriptor: None }
+    }
+
+    async fn served(self: &Arc<Self>, roles: Roles, question: &Question) -> Outcome {
+        if let Err(why) = may_ask(roles) {
+            return Outcome::Refused(why);
+        }
+        if !self.catches_up(question.bundle).await {
+            return Outcome::NotLeader;
+        }
+        let Some(seat) = self.cell(question.cell) else { return Outcome::NotLeader };
+        match &question.asked {
+            Asked::Request(request) if request.verb == Verb::Watch => {
+                Outcome::Refused(Box::new(Status::internal("a watch was asked for where only answers are given")))
+            }
+            Asked::Request(request) => self.ask(&seat, request.clone()).await.outcome,
+            Asked::Collect { storage, at, after, .. } => {
+                self.collect(&seat, storage.clone(), *at, *after).await.outcome
+            }
+        }
+    }
+
+    /// Waits until this node knows root as it was at a number; whether it does.
+    pub(super) async fn catches_up(&self, number: Revision) -> bool {
+        let mut changes = self.changes();
+        let wait = async {
+            while self.bundle().number() < number {
+                if let Some(away) = self.away() {
+                    away.wants_bundle();
+                }
+                if changes.changed().await.is_err() {
+                    return false;
+                }
+            }
+            true
+        };
+        timeout(CATCHES_UP_WITHIN, wait).await.unwrap_or(false)
+    }
+}
+
+/// Whether a node may speak for users. A node that has not the role could claim to be anybody.
+///
+/// # Errors
+/// 403, saying what role it lacks.
+pub(super) fn may_ask(roles: Roles) -> Result<(), Box<Status>> {
+    if roles.contains(Roles::GATEWAY) {
+        return Ok(());
+    }
+    let why = format!("the node that asks has the roles {roles} and not gateway: it may speak for nobody");
+    Err(Box::new(Status::forbidden_resource("", "", "", &why)))
+}
+
+impl Away {
+    /// Asks a replica on another node once.
+    async fn ask(&self, node: NodeId, question: &Question) -> Heard {
+        let nothing = |outcome| Heard { bundle: Revision::ZERO, redirect: None, outcome };
+        let mut calling = match Calling::new(question, clock::now()) {
+            Ok(calling) => calling,
+            Err(why) => return nothing(Outcome::Refused(Box::new(Status::too_large(&why.to_string())))),
+        };
+        let mut fx = Vec::new();
+        let mut streams = None;
+        let opened = timeout(left(calling.next_deadline()), self.open(node, ASK)).await;
+        match opened {
+            Ok(Ok(opened)) => {
+                streams = Some(opened);
+                calling.step(clock::now(), CallInput::Opened, &mut fx);
+            }
+            Ok(Err(why)) => {
+                tracing::debug!(%node, %why, "a question could not be sent");
+                calling.step(clock::now(), CallInput::NotOpened, &mut fx);
+            }
+            Err(_) => calling.step(clock::now(), CallInput::NotOpened, &mut fx),
+        }
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            for effect in std::mem::take(&mut fx) {
+                match (effect, &mut streams) {
+                    (CallEffect::Ask(framed), Some(s)) => {
+                        let sent = write(&mut s.send, &framed).await.is_ok() && s.send.shutdown().await.is_ok();
+                        if !sent {
+                            calling.step(clock::now(), CallInput::Broken, &mut fx);
+                        }
+                    }
+                    (CallEffect::Heard(heard), _) => return *heard,
+                    (CallEffect::Ask(_) | CallEffect::Stop, _) => {}
+                }
+            }
+            if !fx.is_empty() {
+                continue;
+            }
+            let Some(s) = &mut streams else { return nothing(Outcome::NotLeader) };
+            let read = timeout(left(calling.next_deadline()), s.receive.read(&mut buffer)).await;
+            let input = match read {
+                Ok(Ok(0)) => CallInput::Finished,
+                Ok(Ok(n)) => CallInput::Bytes(buffer.get(..n).unwrap_or_default()),
+                Ok(Err(_)) => CallInput::Broken,
+                Err(_) => CallInput::Tick,
+            };
+            calling.step(clock::now(), input, &mut fx);
+        }
+    }
+
+    /// Answers a stream that another node opened.
+    pub(super) async fn answer(driver: Arc<Driver>, streams: Streams) {
+        let Streams { peer, mut send, mut receive, .. } = streams;
+        let mut answering = Answering::new(clock::now());
+        let mut fx = Vec::new();
+        let mut buffer = vec![0; READ_BYTES];
+        let mut serving = None;
+        while !answering.is_over() {
+            let pause = left(answering.next_deadline());
+            let input = tokio::select! {
+                heard = async { serving.as_mut().expect("polled only if it is there").await }, if serving.is_some() => {
+                    serving = None;
+                    AnswerInput::Answer(Box::new(heard))
+                }
+                read = receive.read(&mut buffer) => match read {
+                    Ok(0) => {
+                        answering.step(clock::now(), AnswerInput::Finished, &mut fx);
+                        // Nothing more comes: the answer alone is waited for.
+                        match serving.take() {
+                            Some(asked) => match timeout(pause, asked).await {
+                                Ok(heard) => AnswerInput::Answer(Box::new(heard)),
+                                Err(_) => AnswerInput::Tick,
+                            },
+                            None => AnswerInput::Broken,
+                        }
+                    }
+                    Ok(n) => AnswerInput::Bytes(buffer.get(..n).unwrap_or_default()),
+                    Err(_) => AnswerInput::Broken,
+                },
+                () = tokio::time::sleep(pause) => AnswerInput::Tick,
+            };
+            answering.step(clock::now(), input, &mut fx);
+            loop {
+                let mut again = false;
+                for effect in std::mem::take(&mut fx) {
+                    match effect {
+                        AnswerEffect::Asked(question) => {
+                            let (driver, roles) = (driver.clone(), peer.roles);
+                            serving = Some(Box::pin(async move { driver.serve(roles, *question).await }));
+                        }
+                        AnswerEffect::Send(framed) => {
+                            let pause = left(answering.next_deadline());
+                            let sent = timeout(pause, write(&mut send, &framed)).await;
+                            let input = match sent {
+                                Ok(Ok(())) => AnswerInput::Writable,
+                                Ok(Err(_)) => AnswerInput::Broken,
+                                Err(_) => AnswerInput::Tick,
+                            };
+                            answering.step(clock::now(), input, &mut fx);
+                            again = true;
+                        }
+                        AnswerEffect::Finish => {
+                            let _ = send.shutdown().await;
+                            return;
+                        }
+                        AnswerEffect::Stop => return,
+                        AnswerEffect::Abandoned => serving = None,
+                    }
+                }
+                if !again {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Writes a frame.
+pub(super) async fn write(to: &mut (impl AsyncWriteExt + Unpin), framed: &Framed) -> std::io::Result<()> {
+    to.write_all(&framed.prefix).await?;
+    to.write_all(&framed.frame).await
+}
+
+/// How long it is until a deadline.
+fn left(deadline: Option<Time>) -> Duration {
+    deadline.map_or(Duration::MAX, |at| at.since(clock::now().mono))
+}

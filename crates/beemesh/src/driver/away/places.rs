@@ -1,0 +1,76 @@
+//! Where cells are led, as far as this node was told: soft, corrected by every answer.
+
+use base::{CellId, NodeId};
+use std::collections::BTreeMap;
+
+/// Of so many cells at most it is remembered who led them; of more the first is forgotten and found again by asking.
+const PLACES_MAX: usize = 65_536;
+
+/// Where cells are led.
+#[derive(Default)]
+pub(crate) struct Places {
+    leads: BTreeMap<CellId, NodeId>,
+    /// Who knows: nodes that keep root, and with them every cell's beginning.
+    contacts: Vec<NodeId>,
+    /// Whom to ask next that knows nothing of a cell.
+    turn: usize,
+}
+
+impl Places {
+    /// These may be asked about every cell.
+    pub(crate) fn contacts_are(&mut self, contacts: Vec<NodeId>) {
+        self.contacts = contacts;
+    }
+
+    /// Whom to ask about a cell: who led it last, or one after the other of those who may know.
+    pub(crate) fn whom(&mut self, cell: CellId) -> Option<NodeId> {
+        if let Some(node) = self.leads.get(&cell) {
+            return Some(*node);
+        }
+        let node = self.contacts.get(self.turn % self.contacts.len().max(1)).copied();
+        self.turn = self.turn.wrapping_add(1);
+        node
+    }
+
+    /// Who led the cell when it was asked last.
+    pub(crate) fn leader(&self, cell: CellId) -> Option<NodeId> {
+        self.leads.get(&cell).copied()
+    }
+
+    /// A node has answered for a cell.
+    pub(crate) fn leads(&mut self, cell: CellId, node: NodeId) {
+        if self.leads.insert(cell, node).is_none() && self.leads.len() > PLACES_MAX {
+            self.leads.pop_first();
+        }
+    }
+
+    /// A node does not lead a cell, or cannot be reached.
+    pub(crate) fn leads_not(&mut self, cell: CellId, node: NodeId) {
+        if self.leads.get(&cell) == Some(&node) {
+            self.leads.remove(&cell);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::Uid;
+
+    #[test]
+    fn who_answered_is_asked_first_and_then_those_who_may_know_in_turn() {
+        let (cell, other) = (CellId(Uid(1)), CellId(Uid(2)));
+        let node = |n| NodeId([n; 32]);
+        let mut places = Places::default();
+        assert_eq!(places.whom(cell), None);
+        places.contacts_are(vec![node(1), node(2)]);
+        let asked: Vec<_> = (0..3).filter_map(|_| places.whom(cell)).collect();
+        assert_eq!(asked, [node(1), node(2), node(1)]);
+        places.leads(cell, node(7));
+        assert_eq!((places.whom(cell), places.leader(cell)), (Some(node(7)), Some(node(7))));
+        places.leads_not(cell, node(8));
+        assert_eq!(places.whom(cell), Some(node(7)), "what another does not lead says nothing");
+        places.leads_not(cell, node(7));
+        assert_eq!((places.leader(cell), places.whom(other)), (None, Some(node(2))));
+    }
+}
