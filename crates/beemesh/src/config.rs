@@ -120,6 +120,9 @@ pub(crate) fn joining(join: Join) -> Result<(Config, Wish)> {
     Ok((Config::new(join.up)?, Wish { ticket, roles }))
 }
 
+/// What a node's own requests need.
+pub(crate) const NEEDS_GATEWAY: &str = "--roles without gateway: a node that is no gateway cannot ask the others for anything in this release, and so does nothing; name gateway as well";
+
 /// The roles asked for, of those a ticket grants; all of them if none are asked for.
 fn granted(asked: Option<&str>, granted: Roles) -> Result<Roles> {
     let Some(asked) = asked else { return Ok(granted) };
@@ -128,6 +131,9 @@ fn granted(asked: Option<&str>, granted: Roles) -> Result<Roles> {
         bail!(
             "--roles {roles}: the ticket grants {granted}; ask for some of these, or have one made with `beemesh invite --roles {roles}`"
         );
+    }
+    if !roles.contains(Roles::GATEWAY) {
+        bail!(NEEDS_GATEWAY);
     }
     Ok(roles)
 }

@@ -72,6 +72,9 @@ pub(crate) async fn invite(
         return Err(refuse(why));
     }
     let roles: Roles = asked.roles.parse().map_err(|e: identity::roles::RolesError| refuse(e.to_string()))?;
+    if !roles.contains(Roles::GATEWAY) {
+        return Err(refuse(crate::config::NEEDS_GATEWAY.to_owned()));
+    }
     let ttl = Duration::from_secs(asked.ttl_seconds);
     if ttl.is_zero() || ttl > TTL_MAX {
         return Err(refuse(format!("a ticket is good for 1 s to {} days", TTL_MAX.as_secs() / 86400)));

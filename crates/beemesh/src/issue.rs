@@ -21,6 +21,7 @@ use identity::request::{decode_chain, encode_chain};
 use identity::upkeep::Want;
 use identity::{AskedIssuer, Chain, Contact, Identity, IssuerScope, Roles, SpiffeId, Upkeep};
 use objects::membership::Member;
+use objects::status::{Reason, Status};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -136,11 +137,15 @@ impl Issuing {
 
     async fn decide(&self, peer: NodeId, proven: Roles, question: &[u8]) -> Result<Chain, String> {
         let own = self.backend.identity();
-        if !own.roles().contains(Roles::AUTHORITY) {
-            return Err("this node certifies nothing: ask one with the role authority".to_owned());
+        if !own.roles().contains(Roles::AUTHORITY | Roles::KEEPER) {
+            return Err("this node certifies nothing: ask one with the roles authority and keeper".to_owned());
         }
         let question = Question::decode(question)?;
         if own.known().revocations.is_expelled(peer) {
+            return Err("it was expelled from this mesh".to_owned());
+        }
+        let expelled = timeout(ROOT_WITHIN, kept::get(&self.backend, "Revocation", &peer.to_string())).await;
+        if matches!(expelled, Ok(Ok(Some(_)))) {
             return Err("it was expelled from this mesh".to_owned());
         }
         let roles = self.roles(peer, proven, &question).await?;
@@ -178,11 +183,17 @@ impl Issuing {
                 kept::roles_of(&member.roles).ok_or_else(|| "root names a role that is not known here".to_owned())
             }
             Ok(Ok(None)) => Err(format!("root knows no member {:?}: it left, or was removed", question.name)),
-            Ok(Err(_)) | Err(_) if question.kind == Kind::Svid => Ok(proven),
+            // Only if root is not there: a root that is busy is asked again.
+            Ok(Err(status)) if question.kind == Kind::Svid && is_away(&status) => Ok(proven),
+            Err(_) if question.kind == Kind::Svid => Ok(proven),
             Ok(Err(status)) => Err(format!("root could not be asked who it is ({}): ask again", status.message)),
             Err(_) => Err("root is not in reach, and without it nothing but an SVID is renewed: ask again".to_owned()),
         }
     }
+}
+
+fn is_away(status: &Status) -> bool {
+    matches!(status.reason, Reason::Timeout | Reason::ServiceUnavailable)
 }
 
 /// Who may have an issuing key: for the registry a node that keeps it, which every authority and keeper may.

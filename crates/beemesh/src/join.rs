@@ -65,8 +65,8 @@ impl Joins {
 
     async fn decide(&self, peer: NodeId, question: &[u8]) -> Result<(Granted, JoinAnswer), String> {
         let own = self.backend.identity();
-        if !own.roles().contains(Roles::AUTHORITY) {
-            return Err(elsewhere("this node lets nobody join: ask one with the role authority"));
+        if !own.roles().contains(Roles::AUTHORITY | Roles::KEEPER) {
+            return Err(elsewhere("this node lets nobody join: ask one with the roles authority and keeper"));
         }
         let request = JoinRequest::decode(question).map_err(|e| e.to_string())?;
         let registry = self.backend.driver().founding().registry;
@@ -75,8 +75,11 @@ impl Joins {
         let issuer = issuer.map_err(|e| elsewhere(&format!("this node cannot certify keys yet ({e})")))?;
         let granted = self.consume(peer, &request).await?;
         self.reserve(&granted, &request).await?;
-        let published = kept::publish(&self.backend, peer, &request.wanted.token_keys).await;
-        published.map_err(|s| unreached("write its token keys", &s))?;
+        // Tokens are asked for at gateways: nobody else's are believed.
+        if granted.roles.contains(Roles::GATEWAY) {
+            let published = kept::publish(&self.backend, peer, &request.wanted.token_keys).await;
+            published.map_err(|s| unreached("write its token keys", &s))?;
+        }
         let answer = self.certified(&granted, &request, &issuer).await?;
         Ok((granted, answer))
     }
@@ -116,7 +119,7 @@ impl Joins {
     }
 
     /// Whom the mesh has expelled, and of this machine what root itself says now.
-    async fn expelled(&self, peer: NodeId) -> Result<Revocations, String> {
+    pub(crate) async fn expelled(&self, peer: NodeId) -> Result<Revocations, String> {
         let known = self.backend.identity().known().revocations.clone();
         let found = kept::get(&self.backend, "Revocation", &peer.to_string()).await;
         match found.map_err(|s| unreached("ask whether it was expelled", &s))? {
@@ -196,6 +199,8 @@ impl Joins {
 pub(crate) fn addresses(mesh: &Mesh, advertised: &[SocketAddr]) -> Vec<SocketAddr> {
     let mut all = advertised.to_vec();
     all.extend(mesh.addresses().into_iter().filter(|a| !advertised.contains(a)));
+    // A Member holds no more.
+    all.truncate(64);
     all
 }
 
@@ -251,6 +256,12 @@ pub(crate) async fn enroll(backend: &Node, name: &str, member: Member) -> Result
 /// Whether the parts of a request belong together. Nothing has been written yet.
 fn fits(request: &JoinRequest) -> Result<(), String> {
     let wanted = &request.wanted;
+    // A gateway's certificate says its node's name: it must be nothing that clients take for a service.
+    let name = wanted.name.as_str();
+    let service = [".svc", ".cluster.local"].iter().any(|end| name.ends_with(end)) || name.contains(".svc.");
+    if service || ["kubernetes", "localhost"].contains(&name) || name.starts_with("kubernetes.") {
+        return Err(format!("{name:?} is no name for a node, since services are called so: give another with --name"));
+    }
     if let Some(bytes) = &wanted.gateway {
         if !wanted.roles.contains(Roles::GATEWAY) {
             return Err("it asks for a gateway's certificate without the role gateway".to_owned());

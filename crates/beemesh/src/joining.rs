@@ -71,6 +71,7 @@ async fn enter(
     let founding = Founding { root: answer.root, registry: answer.registry };
     mesh::store(&config.data, &mesh::Known { founding, complete: true, joined: true }, &config.name)?;
     let identity = Identity::complete_join(joining, &asked, &answer, clock::wall())?;
+    transport.expel(answer.revocations.clone());
     transport.set_identity(Standing::of(&identity)?)?;
     Ok((identity, founding))
 }

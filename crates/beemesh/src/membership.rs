@@ -173,7 +173,11 @@ fn trusted(key: &TokenKey) -> Option<TrustedTokenKey> {
 /// The token keys of all nodes but one, as the bundle lists them.
 pub(crate) fn token_keys(bundle: &Bundle, but: NodeId) -> Vec<TrustedTokenKey> {
     let all = bundle.list(TOKEN_KEYS).into_iter().filter_map(|tree| TokenKeys::of(&tree));
-    all.filter(|of| of.node != but).flat_map(|of| of.keys).filter_map(|key| trusted(&key)).collect()
+    // What an expelled node has signed, or may sign, is not believed any more.
+    all.filter(|of| of.node != but && bundle.get(REVOCATION, &of.node.to_string()).is_none())
+        .flat_map(|of| of.keys)
+        .filter_map(|key| trusted(&key))
+        .collect()
 }
 
 /// Whom the bundle calls expelled. `last` is what was known before: if nothing changed it stays to the letter, its

@@ -128,7 +128,7 @@ impl Identity {
 
 /// What an interrupted founding left there belongs to a mesh that never was.
 fn remove_left_over(folder: &Path) -> Result<(), IdentityError> {
-    for file in ["root.json", "admin.json"] {
+    for file in ["root.json", "admin.json", "svid.json", "gateway.json", "known.json"] {
         files::remove(&folder.join(file))?;
     }
     let failed = |source| IdentityError::File { operation: "read", path: folder.to_owned(), source };

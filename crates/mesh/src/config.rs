@@ -81,9 +81,12 @@ pub struct Limits {
     /// Bytes of messages from one peer in one protocol that the handler holds; beyond it that stream is not
     /// read on. 8 MiB, and never less than one message.
     pub in_flight_bytes_max: usize,
-    /// Streams a peer may have open to this node; beyond it the peer's [`crate::Mesh::open`] waits. 64.
+    /// Streams a peer may have open to this node; beyond it the peer's [`crate::Mesh::open`] waits. 4,096: a gateway
+    /// has one for each cell that it watches there.
     pub streams_max: u32,
-    /// Bytes of one stream that wait here unread; 1 MiB. A link's memory is at most this times its streams.
+    /// Bytes of all streams of one link that wait here unread; 256 MiB, and never less than those of one stream.
+    pub link_window_bytes: u32,
+    /// Bytes of one stream that wait here unread; 1 MiB.
     pub stream_window_bytes: u32,
     /// A link not in use for so long is closed, unless it is wanted; 5 min.
     pub link_idle: Duration,
@@ -123,7 +126,8 @@ impl Default for Limits {
             queue_bytes_max: 8 << 20,
             queued_bytes_total_max: 256 << 20,
             in_flight_bytes_max: 8 << 20,
-            streams_max: 64,
+            streams_max: 4096,
+            link_window_bytes: 256 << 20,
             stream_window_bytes: 1 << 20,
             link_idle: Duration::from_secs(300),
             stream_idle: Duration::from_secs(600),

@@ -51,18 +51,18 @@ pub(crate) async fn answer(inner: Arc<Inner>, connection: Connection, node: Node
     };
     drop(stranger);
     let Ok(_place) = inner.joins.clone().try_acquire_owned() else {
-        return turned_away("too many machines ask to join at once: ask again in a while");
+        return turned_away("not here: too many machines ask to join at once: ask again in a while");
     };
     if !lock(&inner.join_bucket).take(Instant::now()) {
-        return turned_away("too many machines asked to join just now: ask again in a while");
+        return turned_away("not here: too many machines asked to join just now: ask again in a while");
     }
     inner.counting.joins_asked.one();
     let answered = timeout(within, inner.handler.join(node, Bytes::from(question))).await;
     let (kind, bytes) = match answered {
         Ok(Ok(answer)) if answer.len() <= MAX_JOIN_ANSWER => (ANSWERED, answer),
-        Ok(Ok(_)) => (REFUSED, b"the answer is longer than any may be".to_vec()),
+        Ok(Ok(_)) => (REFUSED, b"not here: the answer is longer than any may be".to_vec()),
         Ok(Err(why)) => (REFUSED, why.into_bytes()),
-        Err(_) => (REFUSED, b"it was not decided in time: ask again".to_vec()),
+        Err(_) => (REFUSED, b"not here: it was not decided in time: ask again".to_vec()),
     };
     let bytes = if kind == REFUSED { &bytes[..bytes.len().min(MAX_WHY)] } else { &bytes[..] };
     let said = async {

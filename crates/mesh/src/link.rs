@@ -259,6 +259,7 @@ fn link(
     // Only now may it send more than a hello. The one who dialled holds the control stream open besides.
     let streams = limits.streams_max.saturating_add(u32::from(!origin.dialed_here));
     let all = u64::from(limits.stream_window_bytes) * (u64::from(streams) + inner.names.len() as u64);
+    let all = all.min(u64::from(limits.link_window_bytes.max(limits.stream_window_bytes)));
     connection.set_receive_window(VarInt::from_u64(all).unwrap_or(VarInt::MAX));
     connection.set_max_concurrent_uni_streams(VarInt::from_u32(inner.names.len() as u32));
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(streams));

@@ -195,7 +195,7 @@ impl Driver {
 
 impl Driver {
     fn led_here(&self, cell: CellId) -> Option<Arc<Seat<cell::Cell>>> {
-        self.cell(cell).filter(|_| self.leads(cell))
+        self.cell(cell).filter(|_| self.tells_joined(cell))
     }
 
     fn say_away(&self, cell: CellId, what: ToCell) {
@@ -276,7 +276,11 @@ impl World<Across> for Driver {
                     lock(&self.joined.subscribed).remove(&(cell, storage.clone()));
                     match self.led_here(cell) {
                         Some(seat) => self.unsubscribe(&seat, storage, serial),
-                        None => self.say_away(cell, ToCell::Unsubscribe { storage, serial }),
+                        None => {
+                            if let Some(me) = self.me.upgrade() {
+                                me.leave_away(cell, storage, serial);
+                            }
+                        }
                     }
                 }
                 Effect::Close { cell, at } => match self.led_here(cell) {

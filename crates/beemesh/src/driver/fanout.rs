@@ -75,6 +75,11 @@ impl Fanout {
         self.serial = self.serial.max(serial);
     }
 
+    /// Whatever was opened up to this serial is given up with these watchers.
+    pub(crate) fn rests_on(&mut self, serial: u64) {
+        self.serial = self.serial.max(serial);
+    }
+
     /// The last watch that joined, by the cell's count.
     pub(crate) fn serial(&self) -> u64 {
         self.serial

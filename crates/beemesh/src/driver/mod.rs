@@ -103,6 +103,8 @@ pub(crate) struct Driver {
     /// The newest bundle that is not taken yet, and whether somebody is at it: it comes from root's replica here, or from
     /// another node.
     coming: Mutex<(Option<Arc<Bundle>>, bool)>,
+    /// The number of the newest bundle whose list of cells was handed to the machine that joins them.
+    listed: AtomicU64,
     joined: Joined,
     timers: Arc<Timers<CellId>>,
     chance: Mutex<Chance>,
@@ -164,6 +166,7 @@ impl Driver {
             tellers: Tellers::default(),
             led: RwLock::default(),
             coming: Mutex::default(),
+            listed: AtomicU64::new(0),
             joined: Joined::new(),
             timers: Timers::new(),
             chance: Mutex::new(chance),
@@ -229,9 +232,11 @@ impl Driver {
     pub(crate) fn goes_by(self: &Arc<Self>, away: Arc<Away>) {
         away.bundle_is(&self.bundle());
         let runtime = away.runtime().clone();
-        if self.away.set(away).is_ok() && self.cell(self.founding.root).is_none() {
+        if self.away.set(away.clone()).is_ok() && self.cell(self.founding.root).is_none() {
             runtime.spawn(self.clone().follow_root());
         }
+        // What came in between.
+        away.bundle_is(&self.bundle());
     }
 
     /// The other nodes, once there is a way to them.
@@ -544,6 +549,7 @@ impl Driver {
         }
         let cells = bundle.cells().into_iter().map(|(n, c)| (c, n)).collect();
         self.joined.post(across::Told::Cells { cells, number: bundle.number() });
+        self.listed.store(bundle.number().get(), Ordering::Release);
         self.changed.send_modify(|n| *n += 1);
     }
 
@@ -560,7 +566,7 @@ impl Driver {
         for caller in waiting {
             caller.to.answer(self.bundle().number(), Outcome::Unknown);
         }
-        self.tellers.gone(id);
+        self.tellers.gone(id, self.bundle().number());
         self.to_log(Command::Live { cell: id, bytes: 0 });
     }
 
@@ -626,7 +632,7 @@ impl World<Cell> for Driver {
                     }
                 }
                 Effect::Events { storage, changes } => {
-                    if self.leads(id) && self.joined.wants(id, &storage) {
+                    if self.joined.wants(id, &storage) && self.tells_joined(id) {
                         let (storage, changes) = (storage.clone(), changes.clone());
                         self.joined.post(across::Told::Events { cell: id, storage, changes });
                     }
@@ -646,7 +652,7 @@ impl World<Cell> for Driver {
                 Effect::Subscribed { storage, after, begin } => {
                     match self.tellers.asked(id, &storage, after) {
                         Some(Asker::Away(teller)) => teller.subscribed(&storage, after, &begin),
-                        Some(Asker::Joined) if self.leads(id) => {
+                        Some(Asker::Joined) if self.tells_joined(id) => {
                             self.joined.post(across::Told::Subscribed { cell: id, storage, after, begin });
                         }
                         // It leads no more: what it tells is not all that happens.
@@ -655,7 +661,9 @@ impl World<Cell> for Driver {
                     }
                 }
                 Effect::Closed { revision } => {
-                    self.tellers.closed(id, revision);
+                    // What is told of root's promise covers no namespace that is not listed yet.
+                    let number = (id == self.founding.root).then(|| self.bundle().number());
+                    self.tellers.closed(id, number, revision);
                     if self.joined.is_watched() {
                         self.joined.post(across::Told::Closed { cell: id, revision });
                     }
@@ -677,7 +685,9 @@ impl World<Cell> for Driver {
                     } else {
                         write(&self.led).remove(&id);
                         self.tellers.end(id, &End::Elsewhere(None));
-                        self.joined.post(across::Told::Lost { cell: id });
+                        if !self.tells_joined(id) {
+                            self.joined.post(across::Told::Lost { cell: id });
+                        }
                     }
                     if let Some(work) = self.work.get().filter(|_| !leads) {
                         work.over(id);

@@ -7,10 +7,11 @@ use super::fanout::{Fanout, Watcher};
 use super::seat::Seat;
 use super::{Driver, across, lock, read};
 use api::port::Event;
-use base::CellId;
+use base::{CellId, Revision};
 use node::cell::{Cell, Input, Opened};
 use node::wire::watch::ToCell;
 use std::collections::{HashMap, hash_map::Entry};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 
@@ -103,11 +104,29 @@ impl Driver {
     /// A cell elsewhere is heard no more: whoever watches resumes.
     pub(super) fn heard_last(&self, cell: CellId) {
         self.watched.end(cell, true);
-        if !self.leads(cell) {
+        if !self.tells_joined(cell) {
             self.joined.post(across::Told::Lost { cell });
         }
-        // Who led it is to be asked anew by whoever waits.
-        self.changed.send_modify(|n| *n += 1);
+    }
+
+    /// Whether what the replica here tells is what the machine that joins the cells goes by: it leads, or nobody else is
+    /// known that could.
+    pub(super) fn tells_joined(&self, cell: CellId) -> bool {
+        self.leads(cell) || self.cell(cell).is_some() && self.away().is_none_or(|away| away.is_alone_with(cell))
+    }
+
+    /// The machine that joins the cells wants no more of a resource of a cell that is led elsewhere. Others may: their
+    /// last one says so then, with a serial that counts.
+    pub(super) fn leave_away(self: &Arc<Self>, cell: CellId, storage: Arc<str>, serial: u64) {
+        if let Some(fanout) = lock(&self.watched.0).get_mut(&(cell, storage.clone(), true)) {
+            return fanout.rests_on(serial);
+        }
+        self.tell_away(cell, ToCell::Unsubscribe { storage, serial });
+    }
+
+    /// Whether the machine that joins the cells has had the list of a bundle, or of a newer one.
+    pub(super) fn has_listed(&self, bundle: Revision) -> bool {
+        self.listed.load(Ordering::Acquire) >= bundle.get()
     }
 
     /// Whether a cell is led here.

@@ -223,7 +223,7 @@ impl Work {
     pub(super) fn told(&self, from: NodeId, roles: Roles, message: Message) {
         match message {
             Message::ToNode(message) if roles.contains(Roles::KEEPER) => {
-                if let Some(away) = self.away.get() {
+                if let Some(away) = self.away.get().filter(|_| message.cell() != self.registry) {
                     away.is_led_by(message.cell(), from);
                 }
                 if let Some(worker) = self.worker.get() {
@@ -287,7 +287,10 @@ impl Work {
         });
         let bundle = lock(&self.bundle).clone();
         worker.post(scheduling::WorkerInput::Namespaces(namespaces(&bundle)));
-        worker.post(scheduling::WorkerInput::Cells(bundle.cells()));
+        // A node that knows nothing of root yet does not know that there are no cells.
+        if bundle.number() > base::Revision::ZERO {
+            worker.post(scheduling::WorkerInput::Cells(bundle.cells()));
+        }
         // The node's own Node object is what it bids by.
         let own = lock(&self.nodes).own().cloned();
         if let Some(own) = own {

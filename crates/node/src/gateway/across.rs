@@ -205,6 +205,8 @@ pub enum Effect {
 /// All watches over all namespaces at one gateway.
 pub struct Across {
     cells: BTreeMap<CellId, Arc<str>>,
+    /// Root's list has come: without it nothing is known to be all there is.
+    listed: bool,
     /// The newest of root's changes when a namespace last ended. Its state is not to be had any more: whatever
     /// begins from then on begins after its end.
     ended: Revision,
@@ -262,6 +264,7 @@ impl Across {
         frontier.add(root);
         Across {
             cells: BTreeMap::new(),
+            listed: false,
             ended: Revision::ZERO,
             frontier,
             asked_at: Time::ZERO,
@@ -379,6 +382,7 @@ impl Across {
     }
 
     fn on_cells(&mut self, now: Now, cells: BTreeMap<CellId, Arc<str>>, number: Revision, fx: &mut Vec<Effect>) {
+        self.listed = true;
         let gone: Vec<CellId> = self.cells.keys().filter(|c| !cells.contains_key(c)).copied().collect();
         let new: Vec<(CellId, Arc<str>)> =
             cells.iter().filter(|(c, _)| !self.cells.contains_key(c)).map(|(c, n)| (*c, n.clone())).collect();
@@ -495,7 +499,10 @@ impl Across {
         for (storage, r) in &mut self.resources {
             if let Some(u) = r.upstreams.get_mut(&cell) {
                 u.open = None;
-                u.ask(now, cell, storage, fx);
+                // One that is lost as soon as it was asked for is asked again in a while.
+                if now.mono >= u.asked_at + ASK_AGAIN {
+                    u.ask(now, cell, storage, fx);
+                }
             }
         }
     }
@@ -545,7 +552,7 @@ impl Across {
     /// Tells what the frontier has passed, and begins the watches that waited for it.
     fn release(&mut self, storage: &Arc<str>, fx: &mut Vec<Effect>) {
         let reached = self.frontier.reached();
-        let Some(r) = self.resources.get_mut(storage) else { return };
+        let Some(r) = self.resources.get_mut(storage).filter(|_| self.listed) else { return };
         if r.upstreams.values().any(|u| u.open.is_none()) {
             return;
         }

@@ -5,6 +5,7 @@ use node::scheduling::message::ToNode;
 use node::scheduling::{Worker, WorkerInput};
 use objects::request::{Body, Verb};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -33,7 +34,7 @@ fn a_node_that_starts_again_is_told_what_is_bound_to_it() {
 fn a_node_that_does_not_know_what_room_it_has_neither_admits_nor_refuses_what_is_new() {
     let mut w = World::new();
     w.add_node(1, "4");
-    for name in ["ran", "new", "gone", "large"] {
+    for name in ["ran", "first", "gone", "second"] {
         w.create(name, cpu("1"));
         w.settle();
         assert_eq!(w.host(name), Some("n1".to_owned()));
@@ -50,9 +51,10 @@ fn a_node_that_does_not_know_what_room_it_has_neither_admits_nor_refuses_what_is
     assert!(w.handed[&node_id(1)].refused.is_empty());
     w.measure(1);
     w.settle();
-    assert_eq!(told(&w, 1), ["large", "new", "ran"]);
-    let refused: Vec<_> = w.handed[&node_id(1)].refused.iter().map(|r| r.uid).collect();
-    assert_eq!(refused, [w.uid("large")], "who came first is admitted first");
+    assert_eq!(told(&w, 1), ["first", "ran", "second"]);
+    // Said again when it is told again.
+    let refused: BTreeSet<_> = w.handed[&node_id(1)].refused.iter().map(|r| r.uid).collect();
+    assert_eq!(refused, [w.uid("second")].into(), "there is room for one more");
     assert!(w.workers[&node_id(1)].is_bidding());
 }
 

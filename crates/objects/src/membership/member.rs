@@ -87,6 +87,7 @@ impl crate::kinds::Rules for Rules {
 
     fn validate_update(&self, new: &Tree, old: &Tree, cx: &Context<'_>, errs: &mut Vec<FieldError>) {
         self.validate(new, cx, errs);
-        kept(&["node", "joined"], new, old, errs);
+        // A node changes its own Member: what it may do is not its to say.
+        kept(&["node", "roles", "joined"], new, old, errs);
     }
 }

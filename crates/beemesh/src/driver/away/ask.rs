@@ -5,12 +5,13 @@ use crate::driver::{Driver, Settled, clock};
 use crate::net::ASK;
 use base::{CellId, NodeId, Revision, Time};
 use identity::Roles;
-use mesh::Streams;
+use mesh::{Peer, Streams};
 use node::cell::{Cell, Outcome};
 use node::wire::ask::{Asked, Heard, Question, Redirect};
 use node::wire::call::{AnswerEffect, AnswerInput, Answering, CallEffect, CallInput, Calling, Framed};
-use objects::request::{Request, Verb};
+use objects::request::{Body, Request, Verb};
 use objects::status::Status;
+use objects::{allotment, membership};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -87,8 +88,8 @@ impl Driver {
     }
 
     /// What a question of another node comes to.
-    async fn serve(self: &Arc<Self>, roles: Roles, question: Question) -> Heard {
-        let outcome = self.served(roles, &question).await;
+    async fn serve(self: &Arc<Self>, peer: &Peer, question: Question) -> Heard {
+        let outcome = self.served(peer, &question).await;
         let redirect = matches!(outcome, Outcome::NotLeader).then(|| self.redirect(question.cell));
         Heard { bundle: self.bundle().number(), redirect, outcome }
     }
@@ -102,8 +103,12 @@ impl Driver {
         Redirect { epoch, leader: leader.filter(|n| *n != self.node), descriptor: None }
     }
 
-    async fn served(self: &Arc<Self>, roles: Roles, question: &Question) -> Outcome {
-        if let Err(why) = may_ask(roles) {
+    async fn served(self: &Arc<Self>, peer: &Peer, question: &Question) -> Outcome {
+        let may = match &question.asked {
+            Asked::Request(request) => may_ask(peer, request),
+            Asked::Collect { storage, .. } => may_read(peer, storage),
+        };
+        if let Err(why) = may {
             return Outcome::Refused(why);
         }
         if !self.catches_up(question.bundle).await {
@@ -143,11 +148,43 @@ impl Driver {
 ///
 /// # Errors
 /// 403, saying what role it lacks.
-pub(super) fn may_ask(roles: Roles) -> Result<(), Box<Status>> {
-    if roles.contains(Roles::GATEWAY) {
+pub(super) fn may_speak(peer: &Peer) -> Result<(), Box<Status>> {
+    lacks(peer, Roles::GATEWAY, "it may speak for nobody")
+}
+
+/// Whether a node may ask this: users are its to speak for, and who belongs to the mesh is not a user's to say.
+///
+/// # Errors
+/// 403, saying what role it lacks.
+fn may_ask(peer: &Peer, request: &Request) -> Result<(), Box<Status>> {
+    may_speak(peer)?;
+    if request.kind.group != membership::GROUP || request.kind.storage == allotment::STORAGE {
         return Ok(());
     }
-    let why = format!("the node that asks has the roles {roles} and not gateway: it may speak for nobody");
+    let reads = matches!(request.verb, Verb::Get | Verb::List) && request.kind.storage != membership::TICKET;
+    let own = matches!(request.verb, Verb::Create | Verb::Update)
+        && [membership::MEMBER, membership::TOKEN_KEYS].contains(&request.kind.storage)
+        && matches!(&request.body, Body::Object { tree, .. } if tree["spec"]["node"] == peer.node.to_string());
+    if reads || own { Ok(()) } else { lacks(peer, Roles::AUTHORITY, "what it asks is for those that keep the mesh") }
+}
+
+/// Whether a node may be told all there is of a resource.
+///
+/// # Errors
+/// 403, saying what role it lacks.
+pub(super) fn may_read(peer: &Peer, storage: &str) -> Result<(), Box<Status>> {
+    may_speak(peer)?;
+    match storage.ends_with(".beemesh.io") {
+        true => lacks(peer, Roles::AUTHORITY, "what it asks is for those that keep the mesh"),
+        false => Ok(()),
+    }
+}
+
+fn lacks(peer: &Peer, role: Roles, so: &str) -> Result<(), Box<Status>> {
+    if peer.roles.contains(role) {
+        return Ok(());
+    }
+    let why = format!("the node that asks has the roles {} and not {role}: {so}", peer.roles);
     Err(Box::new(Status::forbidden_resource("", "", "", &why)))
 }
 
@@ -178,9 +215,12 @@ impl Away {
             for effect in std::mem::take(&mut fx) {
                 match (effect, &mut streams) {
                     (CallEffect::Ask(framed), Some(s)) => {
-                        let sent = write(&mut s.send, &framed).await.is_ok() && s.send.shutdown().await.is_ok();
-                        if !sent {
-                            calling.step(clock::now(), CallInput::Broken, &mut fx);
+                        let sent =
+                            async { write(&mut s.send, &framed).await.is_ok() && s.send.shutdown().await.is_ok() };
+                        match timeout(left(calling.next_deadline()), sent).await {
+                            Ok(true) => {}
+                            Ok(false) => calling.step(clock::now(), CallInput::Broken, &mut fx),
+                            Err(_) => calling.step(clock::now(), CallInput::Tick, &mut fx),
                         }
                     }
                     (CallEffect::Heard(heard), _) => return *heard,
@@ -239,8 +279,8 @@ impl Away {
                 for effect in std::mem::take(&mut fx) {
                     match effect {
                         AnswerEffect::Asked(question) => {
-                            let (driver, roles) = (driver.clone(), peer.roles);
-                            serving = Some(Box::pin(async move { driver.serve(roles, *question).await }));
+                            let (driver, peer) = (driver.clone(), peer.clone());
+                            serving = Some(Box::pin(async move { driver.serve(&peer, *question).await }));
                         }
                         AnswerEffect::Send(framed) => {
                             let pause = left(answering.next_deadline());

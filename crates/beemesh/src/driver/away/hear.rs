@@ -7,7 +7,7 @@ use super::Away;
 use super::ask::write;
 use crate::driver::{Driver, Settled, lock};
 use crate::net::WATCH;
-use base::{CellId, NodeId};
+use base::{CellId, NodeId, Revision};
 use mesh::{StreamReceiver, StreamSender, Streams};
 use node::cell::Outcome;
 use node::wire::call::Framed;
@@ -25,6 +25,8 @@ use tokio::time::timeout;
 const WISHES_MAX: usize = 1024;
 /// A stream by which nobody watches is closed after so long.
 const IDLE: Duration = Duration::from_secs(30);
+/// After the end of a stream a bundle that it named is waited for so long.
+const LISTED_WITHIN: Duration = Duration::from_secs(2);
 /// The first word of a cell is waited for so long.
 const WELCOME_WITHIN: Duration = Duration::from_secs(10);
 
@@ -79,9 +81,11 @@ impl Driver {
         drop(ears);
         let driver = self.clone();
         away.runtime.spawn(async move {
-            let mut ear = Ear { driver, cell, wishes, waiting: BTreeMap::new(), hearing: Hearing::default() };
+            let (waiting, hearing) = (BTreeMap::new(), Hearing::default());
+            let mut ear =
+                Ear { driver, cell, wishes, waiting, hearing, welcome: false, needs: Revision::ZERO, promise: None };
             ear.listen(hint).await;
-            ear.close();
+            ear.close().await;
         });
     }
 }
@@ -93,6 +97,12 @@ struct Ear {
     wishes: mpsc::Receiver<Wish>,
     waiting: BTreeMap<Call, oneshot::Sender<Settled>>,
     hearing: Hearing,
+    /// The stream has stood.
+    welcome: bool,
+    /// The bundle that what is told rests on: of this number, or a newer one.
+    needs: Revision,
+    /// A promise of root's that waits for the list of the namespaces it covers.
+    promise: Option<Told>,
 }
 
 impl Ear {
@@ -117,12 +127,18 @@ impl Ear {
         let mut frames = Frames::new();
         let first = timeout(WELCOME_WITHIN, frames.next(&mut receive)).await.ok()??;
         match self.hearing.frame(&first).ok()?? {
-            Told::Welcome { bundle, .. } => away.saw_bundle(node, bundle),
+            Told::Welcome { bundle, .. } => {
+                self.welcome = true;
+                away.saw_bundle(node, bundle);
+            }
             Told::End(why) => return Some(why),
             _ => return None,
         }
+        let mut changes = self.driver.changes();
         loop {
+            self.keep_promise();
             tokio::select! {
+                changed = changes.changed(), if self.promise.is_some() => changed.ok()?,
                 wish = self.wishes.recv() => {
                     let said = match wish? {
                         Wish::Say(what) => what,
@@ -139,11 +155,7 @@ impl Ear {
                     match self.hearing.frame(&frame?) {
                         Ok(None) => {}
                         Ok(Some(Told::End(why))) => return Some(why),
-                        Ok(Some(told)) => {
-                            if !self.take(away, node, told) {
-                                return None;
-                            }
-                        }
+                        Ok(Some(told)) => self.take(away, node, told),
                         Err(why) => {
                             tracing::warn!(cell = %self.cell, %node, %why, "what a cell tells cannot be read");
                             return None;
@@ -159,8 +171,16 @@ impl Ear {
         }
     }
 
-    /// `false`: this replica is not the one to ask.
-    fn take(&mut self, away: &Away, node: NodeId, told: Told) -> bool {
+    /// Hands root's promise on, once the list of the namespaces that it covers was.
+    fn keep_promise(&mut self) {
+        if self.driver.has_listed(self.needs)
+            && let Some(input) = self.promise.take().and_then(|told| told.across(self.cell))
+        {
+            self.driver.joined.post(input);
+        }
+    }
+
+    fn take(&mut self, away: &Away, node: NodeId, told: Told) {
         let driver = &self.driver;
         match &told {
             Told::Events { storage, changes } => {
@@ -169,18 +189,25 @@ impl Ear {
             Told::Progress { storage, revision } => {
                 driver.fan_out_away(self.cell, storage, |f| f.mark(*revision));
             }
-            Told::Bundle { number } => away.saw_bundle(node, *number),
+            Told::Bundle { number } => {
+                self.needs = self.needs.max(*number);
+                away.saw_bundle(node, *number);
+            }
+            Told::Closed { .. } if self.cell == driver.founding().root => {
+                self.promise = Some(told);
+                return;
+            }
             _ => {}
         }
         if let Some(input) = told.across(self.cell) {
             driver.joined.post(input);
         }
-        let Told::Answer { call, heard } = told else { return true };
-        let Some(to) = self.waiting.remove(&call) else { return true };
+        let Told::Answer { call, heard } = told else { return };
+        let Some(to) = self.waiting.remove(&call) else { return };
         away.saw_bundle(node, heard.bundle);
         let mut outcome = heard.outcome;
-        let leads = !matches!(outcome, Outcome::NotLeader);
-        if leads {
+        // Of one that it does not answer for, another is asked; the stream ends when the replica leads no more.
+        if !matches!(outcome, Outcome::NotLeader) {
             away.places().leads(self.cell, node);
         }
         let events = match &mut outcome {
@@ -189,11 +216,10 @@ impl Ear {
         };
         // One that has gone away needs no answer.
         let _ = to.send(Settled { outcome, events });
-        leads
     }
 
     /// Whoever waits hears that this replica is not the one; whoever watches resumes elsewhere.
-    fn close(mut self) {
+    async fn close(mut self) {
         {
             let mut ears = lock(&self.driver.ears.0);
             self.wishes.close();
@@ -202,7 +228,14 @@ impl Ear {
                 ears.remove(&self.cell);
             }
         }
-        self.driver.heard_last(self.cell);
+        // A namespace that has ended is to be known to have, before its stream is missed.
+        let mut changes = self.driver.changes();
+        let known = async { while !self.driver.has_listed(self.needs) && changes.changed().await.is_ok() {} };
+        let _ = timeout(LISTED_WITHIN, known).await;
+        // One that never stood was never heard.
+        if self.welcome {
+            self.driver.heard_last(self.cell);
+        }
         for (_, to) in std::mem::take(&mut self.waiting) {
             let _ = to.send(not_led());
         }

@@ -68,6 +68,11 @@ impl Away {
         }
     }
 
+    /// Whether nobody is known who could lead a cell besides this node.
+    pub(super) fn is_alone_with(&self, cell: CellId) -> bool {
+        self.places().is_empty(cell)
+    }
+
     /// Has the bundle fetched if a node has a newer one.
     fn saw_bundle(&self, _: NodeId, number: Revision) {
         if number > lock(&self.shelf).newest().number() {

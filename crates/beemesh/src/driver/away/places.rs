@@ -37,6 +37,11 @@ impl Places {
         self.leads.get(&cell).copied()
     }
 
+    /// Whether nobody is known who leads a cell or may know who does.
+    pub(crate) fn is_empty(&self, cell: CellId) -> bool {
+        self.contacts.is_empty() && !self.leads.contains_key(&cell)
+    }
+
     /// A node has answered for a cell.
     pub(crate) fn leads(&mut self, cell: CellId, node: NodeId) {
         if self.leads.insert(cell, node).is_none() && self.leads.len() > PLACES_MAX {

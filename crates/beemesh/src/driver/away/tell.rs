@@ -1,15 +1,16 @@
 //! What cells kept here tell gateways on other nodes.
 
-use super::ask::{may_ask, write};
+use super::ask::{may_read, may_speak, write};
 use super::hear::Frames;
 use crate::driver::seat::Seat;
 use crate::driver::{Driver, lock};
 use base::{CellId, Revision};
-use mesh::Streams;
+use mesh::{Peer, Streams};
 use node::cell::{Cell, Change, Input, Outcome, Subscription};
 use node::wire::call::Framed;
 use node::wire::watch::{Call, End, Telling, ToCell, hello};
 use objects::request::Verb;
+use objects::status::Status;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -82,8 +83,14 @@ impl Tellers {
         self.each(cell, |t| t.progress(storage, revision));
     }
 
-    pub(in crate::driver) fn closed(&self, cell: CellId, revision: Revision) {
-        self.each(cell, |t| t.closed(revision));
+    /// A promise. Root's goes behind the number of the bundle that lists the namespaces it covers.
+    pub(in crate::driver) fn closed(&self, cell: CellId, bundle: Option<Revision>, revision: Revision) {
+        self.each(cell, |t| {
+            if let Some(number) = bundle {
+                t.bundle(number);
+            }
+            t.closed(revision);
+        });
     }
 
     /// Nothing more is told of a cell.
@@ -111,9 +118,10 @@ impl Tellers {
         Some(asked.remove(at).by)
     }
 
-    /// The cell is here no more: nobody is answered.
-    pub(in crate::driver) fn gone(&self, cell: CellId) {
+    /// The cell is here no more, as the bundle of this number says: nobody is answered.
+    pub(in crate::driver) fn gone(&self, cell: CellId, bundle: Revision) {
         lock(&self.asked).retain(|a| a.cell != cell);
+        self.each(cell, |t| t.bundle(bundle));
         self.end(cell, &End::Elsewhere(None));
     }
 }
@@ -129,7 +137,7 @@ pub(super) async fn tell(driver: Arc<Driver>, streams: Streams) {
     let epoch = seat.as_ref().map_or(0, |s| s.look(|c| c.member().cell().keepers().now.epoch));
     let teller =
         Arc::new(Teller { telling: Mutex::new(Telling::new(epoch, driver.bundle().number())), more: Notify::new() });
-    let refused = match (may_ask(peer.roles), &seat) {
+    let refused = match (may_speak(&peer), &seat) {
         (Err(why), _) => Some(End::Forbidden(why.message.clone())),
         (Ok(()), Some(seat)) if seat.look(Cell::is_leading) => None,
         (Ok(()), _) => Some(End::Elsewhere(Some(driver.redirect(cell)))),
@@ -137,13 +145,19 @@ pub(super) async fn tell(driver: Arc<Driver>, streams: Streams) {
     match (refused, seat) {
         (None, Some(seat)) => {
             lock(&driver.tellers.of).entry(cell).or_default().push(teller.clone());
-            // It may have lost the lead before it was noted whom to tell so.
-            if !seat.look(Cell::is_leading) {
+            // It may have lost the lead, or have gone, before it was noted whom to tell so.
+            let is_kept = driver.cell(cell).is_some_and(|kept| Arc::ptr_eq(&kept, &seat));
+            if !is_kept || !seat.look(Cell::is_leading) {
                 driver.tellers.end(cell, &End::Elsewhere(Some(driver.redirect(cell))));
             }
             let serve = async {
                 while let Some(frame) = frames.next(&mut receive).await {
                     let Ok(said) = ToCell::decode(&frame) else { return };
+                    if let Err(why) = may_watch(&peer, &said) {
+                        teller.with(|t| t.end(End::Forbidden(why.message.clone())));
+                        // It is told so; then the stream ends.
+                        std::future::pending::<()>().await;
+                    }
                     take(&driver, &seat, &teller, said);
                 }
             };
@@ -159,6 +173,15 @@ pub(super) async fn tell(driver: Arc<Driver>, streams: Streams) {
         }
     }
     let _ = tokio::io::AsyncWriteExt::shutdown(&mut send).await;
+}
+
+/// Whether a node may be told what it asks to be told.
+fn may_watch(peer: &Peer, said: &ToCell) -> Result<(), Box<Status>> {
+    match said {
+        ToCell::Subscribe { storage, .. } => may_read(peer, storage),
+        ToCell::Watch { request, .. } => may_read(peer, request.kind.storage),
+        _ => Ok(()),
+    }
 }
 
 /// Sends what is told, until the end of it or until nobody takes it.
