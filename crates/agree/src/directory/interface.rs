@@ -105,7 +105,7 @@ impl Config {
 /// What a directory begins with.
 #[derive(Clone, Debug, Default)]
 pub struct Durable {
-    /// What it held when it was written down last ([`Directory::records`]); believed, since it was judged when it came.
+    /// What it held when it was written down last ([`super::Directory::records`]); believed, since it was judged when it came.
     pub records: Vec<Record>,
     /// Nodes to begin with: those that a ticket names. More than sixteen are not looked at.
     pub seeds: Vec<NodeId>,
@@ -114,7 +114,7 @@ pub struct Durable {
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// [`Directory::next_deadline`] has come.
+    /// [`super::Directory::next_deadline`] has come.
     Tick,
     /// Another node sent this.
     Message {

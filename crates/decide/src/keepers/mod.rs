@@ -5,7 +5,7 @@
 //! - As many voters as wanted, 3 or 5, on different nodes; of fewer than three eligible nodes one votes and every other
 //!   learns; never two voters, but where a replica lost what it had and no other node can take its place.
 //! - Only nodes with the role the cell needs, and none that is draining, leaving, expelled or has a disk that forgets. Of
-//!   those: spread over zones first, then near the workload, long up, with few cells ([`rank`](rank::rank)).
+//!   those: spread over zones first, then near the workload, long up, with few cells (`rank`).
 //! - A voter that is silent for [`Policy::learner_after`] gets somebody to learn in its stead; after
 //!   [`Policy::vote_after`] that one takes the vote. One that comes back in between keeps it, and once it has stayed for a
 //!   while the one who learned is dropped.

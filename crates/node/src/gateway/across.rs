@@ -498,9 +498,8 @@ impl Across {
         self.unanswered.remove(&cell);
         for (storage, r) in &mut self.resources {
             if let Some(u) = r.upstreams.get_mut(&cell) {
-                u.open = None;
-                // One that is lost as soon as it was asked for is asked again in a while.
-                if now.mono >= u.asked_at + ASK_AGAIN {
+                // One that was lost before it was open is asked again in a while.
+                if u.open.take().is_some() || now.mono >= u.asked_at + ASK_AGAIN {
                     u.ask(now, cell, storage, fx);
                 }
             }

@@ -28,7 +28,7 @@ impl Places {
             return Some(*node);
         }
         let node = self.contacts.get(self.turn % self.contacts.len().max(1)).copied();
-        self.turn = self.turn.wrapping_add(1);
+        self.turn = self.turn.wrapping_add(usize::from(node.is_some()));
         node
     }
 
