@@ -117,8 +117,9 @@ impl Hosts {
             }
             let ask = |args: &[&str]| host.kubectl.run(args).map_or_else(|e| format!("{e:#}"), |a| a.told());
             let pods = ask(&["get", "pods,nodes", "-A", "-o", "wide", "--request-timeout=10s"]);
+            let checks = ask(&["get", "--raw", "/readyz?verbose", "--request-timeout=10s"]);
             let events = ask(&["events", "-A", "--request-timeout=10s"]);
-            format!("{}:\n{pods}\n{events}\n{}", host.machine.name(), host.node.log_tail())
+            format!("{}:\n{pods}\n{checks}\n{events}\n{}", host.machine.name(), host.node.log_tail())
         };
         self.hosts.iter().map(tells).collect()
     }

@@ -101,11 +101,17 @@ impl Node {
         let start = Instant::now();
         self.spawn()?;
         let kubectl = self.kubectl();
+        let mut said = String::new();
         let ready = until("a ready node", PATIENCE, || {
             self.still_runs()?;
-            Ok((self.kubeconfig.exists() && kubectl.run(&["get", "--raw", "/readyz"])?.succeeded()).then_some(()))
+            if !self.kubeconfig.exists() {
+                return Ok(None);
+            }
+            let answer = kubectl.run(&["get", "--raw", "/readyz?verbose"])?;
+            said = answer.told();
+            Ok(answer.succeeded().then_some(()))
         });
-        ready.with_context(|| self.log_tail())?;
+        ready.with_context(|| format!("{said}\n{}", self.log_tail()))?;
         Ok(start.elapsed())
     }
 

@@ -130,7 +130,12 @@ impl Node {
             let bundle = self.driver.bundle();
             let id = self.cell_of(&request, &bundle);
             let settled = self.driver.ask_leader(id, request.clone(), retry.until()).await;
-            self.driver.note(id, !matches!(settled.outcome, Outcome::NotLeader));
+            let answered = !matches!(settled.outcome, Outcome::NotLeader);
+            // Root does not answer for a namespace that is not known here yet, which says nothing of root.
+            let astray = id == self.driver.founding().root && request.kind.home != kinds::Home::Root;
+            if answered || !astray {
+                self.driver.note(id, answered);
+            }
             match retry.next(clock::now().mono, &settled.outcome) {
                 Next::Give => return settled,
                 Next::Refuse(status) => return Settled { outcome: Outcome::Refused(status), events: None },

@@ -63,7 +63,7 @@ pub use namespace::Namespace;
 pub use router::Nat;
 pub use switch::Traffic;
 
-use crate::process;
+use crate::{process, until};
 use anyhow::{Context, Result, bail};
 use number::Number;
 use router::Router;
@@ -71,6 +71,7 @@ use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 use switch::Switch;
 
 /// The name of the test's own port.
@@ -191,9 +192,17 @@ impl Network {
     }
 }
 
+/// How long a network card's name may be taken by one that is on its way out.
+const CARD_WITHIN: Duration = Duration::from_secs(10);
+
 /// Plugs a network card of that name, in the namespace of this thread, into a port, with the port's addresses.
 fn plug_here(network: &Network, port: usize, card: &str) -> Result<()> {
-    network.switch.plug(port, tap::open(card)?)?;
+    // A process that is just being started may hold the card of an earlier network of this number until it is.
+    let open = || match tap::open(card) {
+        Err(e) if e.downcast_ref() == Some(&nix::errno::Errno::EBUSY) => Ok(None),
+        other => other.map(Some),
+    };
+    network.switch.plug(port, until(&format!("the network card {card}"), CARD_WITHIN, open)?)?;
     ip(&["link", "set", card, "address", &network.number.hardware(port)])?;
     for address in network.number.addresses(port) {
         add_address(&address, card)?;

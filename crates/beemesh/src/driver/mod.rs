@@ -112,6 +112,8 @@ pub(crate) struct Driver {
     /// Records recovered of cells that root's list has not named yet. Held while a cell goes from here to `cells`, and
     /// while it is looked for in both: one that was found in neither would have its records thrown away.
     recovered: Mutex<BTreeMap<CellId, Found>>,
+    /// Held by whoever seats a cell.
+    seating: Mutex<()>,
     /// Cells that could not be started: what they hold is kept as it is until a release that can.
     failed: Mutex<BTreeMap<CellId, (Role, String)>>,
     /// Of root and the registry those for which somebody has answered when they were asked last.
@@ -172,6 +174,7 @@ impl Driver {
             chance: Mutex::new(chance),
             space: AtomicBool::new(true),
             recovered: Mutex::default(),
+            seating: Mutex::default(),
             failed: Mutex::default(),
             answering: Mutex::default(),
             parked: Mutex::default(),
@@ -218,13 +221,15 @@ impl Driver {
         let founds = first.is_some();
         let Founding { root, registry } = self.founding;
         let keeps = |cell| founds || lock(&self.recovered).contains_key(&cell);
-        if keeps(root) {
-            self.seat(root, unnamed(Role::Root), first)?;
-        }
-        if keeps(registry) {
+        let (keeps_root, keeps_registry) = (keeps(root), keeps(registry));
+        // Before root, which names cells and would have them begin.
+        self.seat_kept();
+        if keeps_registry {
             self.seat(registry, unnamed(Role::Registry), None)?;
         }
-        self.seat_kept();
+        if keeps_root {
+            self.seat(root, unnamed(Role::Root), first)?;
+        }
         Ok(())
     }
 
@@ -432,7 +437,9 @@ impl Driver {
     /// Seats a cell: as it was, or new with its genesis.
     fn seat(self: &Arc<Self>, id: CellId, purpose: Purpose, genesis: Option<Genesis>) -> anyhow::Result<()> {
         let Purpose { role, since } = purpose;
-        if lock(&self.failed).contains_key(&id) {
+        // One after the other: who looked for a cell's records after another had taken them would found it anew.
+        let seating = lock(&self.seating);
+        if lock(&self.failed).contains_key(&id) || self.cell(id).is_some() {
             return Ok(());
         }
         let found = lock(&self.recovered).get(&id).cloned();
@@ -458,6 +465,8 @@ impl Driver {
             write(&self.cells).insert(id, seat.clone());
             lock(&self.parked).extract_if(.., |(cell, ..)| *cell == id).collect()
         };
+        // What is posted may step machines, and these may seat others.
+        drop(seating);
         if !self.has_space() {
             seat.post(Input::Space { ample: false });
             // It may have been told otherwise in between.
