@@ -32,6 +32,8 @@ const CADENCE: Duration = Duration::from_millis(20);
 const IDLE: Duration = Duration::from_secs(5);
 /// A cell that has not answered for so long is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Between two questions for a stream that is lost each time.
+const LOST_PAUSE: Duration = Duration::from_millis(100);
 /// How long a watch from a revision that is not there yet waits for it.
 const FUTURE: Duration = Duration::from_secs(3);
 /// How long a watch waits for cells that promise nothing.
@@ -242,6 +244,8 @@ struct Upstream {
     /// The subscription, if it is open.
     open: Option<u64>,
     asked_at: Time,
+    /// When it is asked for again, while it is not open.
+    again_at: Time,
     /// What has been told of it, by this stream or one before: it is opened again after this.
     told: Option<Revision>,
     /// All up to here is told by the stream that is open. Less than `told` when it comes from a replica that
@@ -299,10 +303,8 @@ impl Across {
             return None;
         }
         let joining = self.resources.values().flat_map(|r| r.joining.values().map(|j| j.until));
-        let opening = self
-            .resources
-            .values()
-            .flat_map(|r| r.upstreams.values().filter(|u| u.open.is_none()).map(|u| u.asked_at + ASK_AGAIN));
+        let opening =
+            self.resources.values().flat_map(|r| r.upstreams.values().filter(|u| u.open.is_none()).map(|u| u.again_at));
         joining.chain(opening).chain([self.asked_at + self.cadence()]).min()
     }
 
@@ -351,7 +353,7 @@ impl Across {
         let mut late = Vec::new();
         for (storage, r) in &mut self.resources {
             for (cell, u) in r.upstreams.iter_mut().filter(|(_, u)| u.open.is_none()) {
-                if now.mono >= u.asked_at + ASK_AGAIN {
+                if now.mono >= u.again_at {
                     u.ask(now, *cell, storage, fx);
                 }
             }
@@ -498,8 +500,10 @@ impl Across {
         self.unanswered.remove(&cell);
         for (storage, r) in &mut self.resources {
             if let Some(u) = r.upstreams.get_mut(&cell) {
-                // One that was lost before it was open is asked again in a while.
-                if u.open.take().is_some() || now.mono >= u.asked_at + ASK_AGAIN {
+                u.open = None;
+                // One that is lost as soon as it is asked for is not asked for without pause.
+                u.again_at = u.asked_at + LOST_PAUSE;
+                if now.mono >= u.again_at {
                     u.ask(now, cell, storage, fx);
                 }
             }
@@ -632,6 +636,7 @@ impl Resource {
             namespace: namespace.clone(),
             open: None,
             asked_at: now.mono,
+            again_at: now.mono,
             told,
             complete: Revision::ZERO,
             buffer: VecDeque::new(),
@@ -673,6 +678,7 @@ impl Resource {
 impl Upstream {
     fn ask(&mut self, now: Now, cell: CellId, storage: &Arc<str>, fx: &mut Vec<Effect>) {
         self.asked_at = now.mono;
+        self.again_at = now.mono + ASK_AGAIN;
         fx.push(Effect::Subscribe { cell, storage: storage.clone(), after: self.told });
     }
 }
