@@ -14,7 +14,7 @@ use identity::{
     AskedGateway, AskedPerson, CellIssuer, Chain, Contact, GatewayNames, Granted, IssuerScope, JoinAnswer, JoinRequest,
     Revocations, Roles, SpiffeId, Upkeep, verify_join,
 };
-use objects::membership::{FIRST_EPOCH, Member};
+use objects::membership::{ADDRESSES_MAX, FIRST_EPOCH, Member};
 use objects::status::{Reason, Status};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -200,7 +200,7 @@ pub(crate) fn addresses(mesh: &Mesh, advertised: &[SocketAddr]) -> Vec<SocketAdd
     let mut all = advertised.to_vec();
     all.extend(mesh.addresses().into_iter().filter(|a| !advertised.contains(a)));
     // A Member holds no more.
-    all.truncate(64);
+    all.truncate(ADDRESSES_MAX);
     all
 }
 

@@ -10,8 +10,8 @@ mod revocation;
 mod ticket;
 mod token_keys;
 
-pub use member::Member;
 pub(crate) use member::one_a_node;
+pub use member::{ADDRESSES_MAX, Member};
 pub use revocation::Revocation;
 pub use ticket::{FIRST_EPOCH, TicketRecord, USES_MAX};
 pub use token_keys::{KEYS_MAX, NAMESPACES_MAX, TokenKey, TokenKeys};

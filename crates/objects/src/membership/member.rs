@@ -12,7 +12,7 @@ use serde_json::json;
 use std::net::SocketAddr;
 
 /// Addresses of one node; a machine has one or two for each of its networks.
-const ADDRESSES_MAX: usize = 64;
+pub const ADDRESSES_MAX: usize = 64;
 
 /// What root keeps of a node, under its name.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,6 +1,7 @@
 //! Questions to cells that are led on other nodes, and theirs to cells kept here.
 
 use super::Away;
+use crate::driver::seat::Seat;
 use crate::driver::{Driver, Settled, clock};
 use crate::net::ASK;
 use base::{CellId, NodeId, Revision, Time};
@@ -29,20 +30,13 @@ const READ_BYTES: usize = 64 << 10;
 impl Driver {
     /// Asks whoever leads a cell once, here or elsewhere.
     pub(crate) async fn ask_leader(self: &Arc<Self>, cell: CellId, request: Arc<Request>, until: Time) -> Settled {
-        let hint = match self.cell(cell) {
-            Some(seat) => {
-                let settled = self.ask(&seat, request.clone()).await;
-                if !matches!(settled.outcome, Outcome::NotLeader) {
-                    return settled;
-                }
-                seat.look(Cell::leader)
-            }
-            None => None,
-        };
-        if request.verb == Verb::Watch {
-            return self.watch_away(cell, hint, request).await;
+        let watches = request.verb == Verb::Watch;
+        let asked = Asked::Request(request.clone());
+        match self.ask_here(cell, &asked).await {
+            Ok(settled) => settled,
+            Err(hint) if watches => self.watch_away(cell, hint, request).await,
+            Err(hint) => Settled { outcome: self.ask_away(cell, hint, asked, until).await, events: None },
         }
-        Settled { outcome: self.ask_away(cell, hint, Asked::Request(request), until).await, events: None }
     }
 
     /// Asks whoever leads a cell to close a revision and to show a resource at it, or what happened to it after another.
@@ -54,17 +48,28 @@ impl Driver {
         after: Option<Revision>,
         until: Time,
     ) -> Outcome {
-        let hint = match self.cell(cell) {
-            Some(seat) => {
-                let settled = self.collect(&seat, storage.clone(), at, after).await;
-                if !matches!(settled.outcome, Outcome::NotLeader) {
-                    return settled.outcome;
-                }
-                seat.look(Cell::leader)
-            }
-            None => None,
-        };
-        self.ask_away(cell, hint, Asked::Collect { storage, at, after, only: None }, until).await
+        let asked = Asked::Collect { storage, at, after, only: None };
+        match self.ask_here(cell, &asked).await {
+            Ok(settled) => settled.outcome,
+            Err(hint) => self.ask_away(cell, hint, asked, until).await,
+        }
+    }
+
+    /// Asks the replica here, if there is one; who leads the cell as far as it knows, if it does not.
+    async fn ask_here(&self, cell: CellId, asked: &Asked) -> Result<Settled, Option<NodeId>> {
+        let Some(seat) = self.cell(cell) else { return Err(None) };
+        let settled = self.ask_replica(&seat, asked).await;
+        match settled.outcome {
+            Outcome::NotLeader => Err(seat.look(Cell::leader)),
+            _ => Ok(settled),
+        }
+    }
+
+    async fn ask_replica(&self, seat: &Arc<Seat<Cell>>, asked: &Asked) -> Settled {
+        match asked {
+            Asked::Request(request) => self.ask(seat, request.clone()).await,
+            Asked::Collect { storage, at, after, .. } => self.collect(seat, storage.clone(), *at, *after).await,
+        }
     }
 
     async fn ask_away(&self, cell: CellId, hint: Option<NodeId>, asked: Asked, until: Time) -> Outcome {
@@ -76,7 +81,7 @@ impl Driver {
             let question =
                 Question { cell, epoch: 0, bundle: self.bundle().number(), patience_ms, asked: asked.clone() };
             let heard = away.ask(to, &question).await;
-            away.saw_bundle(to, heard.bundle);
+            away.saw_bundle(heard.bundle);
             if !matches!(heard.outcome, Outcome::NotLeader) {
                 away.places().leads(cell, to);
                 return heard.outcome;
@@ -119,10 +124,7 @@ impl Driver {
             Asked::Request(request) if request.verb == Verb::Watch => {
                 Outcome::Refused(Box::new(Status::internal("a watch was asked for where only answers are given")))
             }
-            Asked::Request(request) => self.ask(&seat, request.clone()).await.outcome,
-            Asked::Collect { storage, at, after, .. } => {
-                self.collect(&seat, storage.clone(), *at, *after).await.outcome
-            }
+            asked => self.ask_replica(&seat, asked).await.outcome,
         }
     }
 

@@ -8,7 +8,7 @@ use base::NodeId;
 use identity::Roles;
 use mesh::Streams;
 use node::wire::bundle::{Have, Taking, Took};
-use node::wire::call::Framed;
+use node::wire::call::{Framed, STALLED};
 use node::wire::frame::{Assembler, FRAME_BYTES_MAX};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +19,6 @@ use tokio::time::{sleep, timeout};
 const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// What one who asks for the bundle says is far shorter.
 const HAVE_BYTES_MAX: usize = 64;
-/// One who takes nothing of a bundle for so long is left alone.
-const STALLED: Duration = Duration::from_secs(30);
 
 /// Tells another node the bundle, and what changes.
 pub(super) async fn tell(driver: Arc<Driver>, streams: Streams) {

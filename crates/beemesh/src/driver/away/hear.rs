@@ -129,7 +129,7 @@ impl Ear {
         match self.hearing.frame(&first).ok()?? {
             Told::Welcome { bundle, .. } => {
                 self.welcome = true;
-                away.saw_bundle(node, bundle);
+                away.saw_bundle(bundle);
             }
             Told::End(why) => return Some(why),
             _ => return None,
@@ -191,7 +191,7 @@ impl Ear {
             }
             Told::Bundle { number } => {
                 self.needs = self.needs.max(*number);
-                away.saw_bundle(node, *number);
+                away.saw_bundle(*number);
             }
             Told::Closed { .. } if self.cell == driver.founding().root => {
                 self.promise = Some(told);
@@ -204,7 +204,7 @@ impl Ear {
         }
         let Told::Answer { call, heard } = told else { return };
         let Some(to) = self.waiting.remove(&call) else { return };
-        away.saw_bundle(node, heard.bundle);
+        away.saw_bundle(heard.bundle);
         let mut outcome = heard.outcome;
         // Of one that it does not answer for, another is asked; the stream ends when the replica leads no more.
         if !matches!(outcome, Outcome::NotLeader) {

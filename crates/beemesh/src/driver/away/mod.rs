@@ -74,7 +74,7 @@ impl Away {
     }
 
     /// Has the bundle fetched if a node has a newer one.
-    fn saw_bundle(&self, _: NodeId, number: Revision) {
+    fn saw_bundle(&self, number: Revision) {
         if number > lock(&self.shelf).newest().number() {
             self.wants_bundle();
         }

@@ -7,7 +7,7 @@ use crate::driver::{Driver, lock};
 use base::{CellId, Revision};
 use mesh::{Peer, Streams};
 use node::cell::{Cell, Change, Input, Outcome, Subscription};
-use node::wire::call::Framed;
+use node::wire::call::{Framed, STALLED};
 use node::wire::watch::{Call, End, Telling, ToCell, hello};
 use objects::request::Verb;
 use objects::status::Status;
@@ -19,8 +19,6 @@ use tokio::time::timeout;
 
 /// The first word of a gateway is waited for so long.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
-/// A gateway that takes nothing for so long is left alone.
-const STALLED: Duration = Duration::from_secs(30);
 
 /// A gateway elsewhere that is told what a cell does.
 pub(crate) struct Teller {
