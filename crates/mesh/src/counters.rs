@@ -45,6 +45,8 @@ counters! {
     links_up,
     /// Links that ended.
     links_down,
+    /// Times that the endpoint under all links died and another took its place.
+    endpoints_replaced,
     /// Dials begun.
     dials,
     /// Dials that ended without a link, but for those of which another link was the better one.

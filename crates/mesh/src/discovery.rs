@@ -75,8 +75,8 @@ fn is_usable(address: &SocketAddr) -> bool {
 pub(crate) fn listen(inner: &Arc<Inner>) -> Result<(), MeshError> {
     let lan = |why: &dyn std::fmt::Display| MeshError::Lan(why.to_string());
     let builder = MdnsAddressLookup::builder().service_name(LAN_NAME);
-    let mdns = builder.build(inner.endpoint.id()).map_err(|e| lan(&e))?;
-    inner.endpoint.address_lookup().map_err(|e| lan(&e))?.add(mdns.clone());
+    let mdns = builder.build(inner.socket.id()).map_err(|e| lan(&e))?;
+    inner.socket.look_up_by(mdns.clone())?;
     let weak: Weak<Inner> = Arc::downgrade(inner);
     let mut stop = inner.stop.subscribe();
     tokio::spawn(async move {

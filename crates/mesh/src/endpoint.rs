@@ -3,31 +3,19 @@
 use crate::discovery;
 use crate::error::{JoinError, MeshError, OpenError, SendError};
 use crate::hello::Standing;
-use crate::join::JOIN;
-use crate::peers::{self, Inner, LINK};
+use crate::peers::{self, Inner};
+use crate::socket::Socket;
 use crate::stream::{self, Streams};
 use crate::{Config, Counters, Message, Peer, Protocol, Why};
-use aws_lc_rs::encoding::AsBigEndian;
-use aws_lc_rs::signature::Ed25519KeyPair;
 use base::NodeId;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use identity::{Contact, NodeKey, Revocations, tls};
-use iroh::endpoint::{QuicTransportConfig, VarInt, presets};
-use iroh::{Endpoint, RelayMode, SecretKey};
-use rustls_pki_types::PrivatePkcs8KeyDer;
-use rustls_pki_types::pem::PemObject;
+use identity::{Contact, NodeKey, Revocations};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// What a connection may send before its hello is believed: a hello, or a piece of a question to join.
-const WINDOW_OF_A_STRANGER: u32 = 64 * 1024;
-/// Sent and not acknowledged, on one link.
-const SEND_WINDOW: u64 = 8 << 20;
-/// Silence after which a link is lost. Both ends say something every five seconds.
-const LOST_AFTER: Duration = Duration::from_secs(15);
 /// Time for telling every peer that this node goes.
 const CLOSED_WITHIN: Duration = Duration::from_secs(4);
 
@@ -62,7 +50,7 @@ pub trait Handler: Send + Sync + 'static {
 
 /// A node's transport. Dropping it ends it at once; [`Mesh::close`] tells the peers.
 pub struct Mesh {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 impl Mesh {
@@ -81,8 +69,8 @@ impl Mesh {
         let names = config.names()?;
         let me = key.id();
         let standing = standing.map(|s| is_of(me, s)).transpose()?;
-        let endpoint = bind(&config, key).await?;
-        let inner = Arc::new(Inner::new(config, names, me, endpoint, standing, handler));
+        let socket = Socket::bind(&config, key).await?;
+        let inner = Arc::new(Inner::new(config, names, me, socket, standing, handler));
         if inner.config.lan {
             discovery::listen(&inner)?;
         }
@@ -99,12 +87,12 @@ impl Mesh {
 
     /// The addresses it is bound to.
     pub fn bound(&self) -> Vec<SocketAddr> {
-        self.inner.endpoint.bound_sockets()
+        self.inner.socket.addresses().to_vec()
     }
 
     /// Where others may reach it, as far as this machine knows: for a ticket, or the directory.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.inner.endpoint.addr().ip_addrs().copied().collect()
+        self.inner.socket.endpoint().map(|e| e.addr().ip_addrs().copied().collect()).unwrap_or_default()
     }
 
     /// Says where a node may be. The latest hints are tried first; see [`crate::MAX_ADDRESSES`] and
@@ -221,7 +209,9 @@ impl Mesh {
     pub async fn close(&self) {
         self.inner.stop();
         // A peer that does not acknowledge learns it by silence.
-        let _ = timeout(CLOSED_WITHIN, self.inner.endpoint.close()).await;
+        if let Some(endpoint) = self.inner.socket.endpoint() {
+            let _ = timeout(CLOSED_WITHIN, endpoint.close()).await;
+        }
     }
 }
 
@@ -236,60 +226,4 @@ fn is_of(me: NodeId, standing: Standing) -> Result<Arc<Standing>, MeshError> {
         return Ok(Arc::new(standing));
     }
     Err(MeshError::Svid(format!("it is of {:?} and this is {me:?}", standing.node)))
-}
-
-/// A socket that contacts nobody: no relay, no lookup, no port mapping.
-async fn bind(config: &Config, key: &NodeKey) -> Result<Endpoint, MeshError> {
-    let limits = &config.limits;
-    let transport = QuicTransportConfig::builder()
-        .max_concurrent_bidi_streams(VarInt::from_u32(1))
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .stream_receive_window(VarInt::from_u32(limits.stream_window_bytes))
-        .receive_window(VarInt::from_u32(WINDOW_OF_A_STRANGER))
-        .send_window(SEND_WINDOW)
-        .datagram_receive_buffer_size(None)
-        .max_idle_timeout(LOST_AFTER.try_into().ok())
-        .build();
-    let mut builder = Endpoint::builder(presets::Empty)
-        .crypto_provider(tls::provider())
-        .relay_mode(RelayMode::Disabled)
-        .secret_key(secret(key)?)
-        .alpns(vec![LINK.to_vec(), JOIN.to_vec()])
-        .transport_config(transport)
-        .clear_ip_transports();
-    let addresses = config.bind.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ");
-    let failed = |why: String| MeshError::Bind { addresses: addresses.clone(), why };
-    if config.bind.is_empty() {
-        return Err(failed("no address was given".to_owned()));
-    }
-    for address in &config.bind {
-        builder = builder.bind_addr(*address).map_err(|e| failed(e.to_string()))?;
-    }
-    builder.bind().await.map_err(|e| failed(chain(&e)))
-}
-
-/// An error with what is behind it, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut said = error.to_string();
-    let mut source = error.source();
-    while let Some(e) = source {
-        let next = e.to_string();
-        if !said.contains(&next) {
-            said = format!("{said}: {next}");
-        }
-        source = e.source();
-    }
-    said
-}
-
-/// The node's key as iroh takes it.
-fn secret(key: &NodeKey) -> Result<SecretKey, MeshError> {
-    let bad = |why: &dyn std::fmt::Display| MeshError::Key(why.to_string());
-    let pem = key.to_pem();
-    let der = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).map_err(|e| bad(&e))?;
-    let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der.secret_pkcs8_der()).map_err(|e| bad(&e))?;
-    let seed = pair.seed().and_then(|seed| seed.as_be_bytes()).map_err(|e| bad(&e))?;
-    let seed = <[u8; 32]>::try_from(seed.as_ref()).map_err(|e| bad(&e))?;
-    let secret = SecretKey::from_bytes(&seed);
-    if secret.public().as_bytes() == &key.id().0 { Ok(secret) } else { Err(bad(&"its halves do not belong together")) }
 }

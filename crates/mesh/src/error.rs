@@ -300,6 +300,20 @@ pub(crate) fn printable(bytes: &[u8]) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
 }
 
+/// An error with what is behind it, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut said = error.to_string();
+    let mut source = error.source();
+    while let Some(e) = source {
+        let next = e.to_string();
+        if !said.contains(&next) {
+            said = format!("{said}: {next}");
+        }
+        source = e.source();
+    }
+    said
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

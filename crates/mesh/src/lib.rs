@@ -38,6 +38,7 @@ mod link;
 mod message;
 mod peer;
 mod peers;
+mod socket;
 mod stream;
 
 pub use config::{Clock, Config, Limits, Protocol};

@@ -3,18 +3,19 @@
 use crate::bound::{Bucket, Strangers, lock};
 use crate::counters::Counting;
 use crate::discovery::Hints;
-use crate::endpoint::{Handler, chain};
-use crate::error::SendError;
+use crate::endpoint::Handler;
+use crate::error::{SendError, chain};
 use crate::hello::{self, Hello, Seen, Standing};
 use crate::join::{self, JOIN};
 use crate::link::{self, Control, Link};
 use crate::peer::{Held, News, PeerState};
+use crate::socket::Socket;
 use crate::{Config, Protocol, Why};
 use base::{Chance, NodeId};
 use bytes::Bytes;
 use identity::{Refusal, Revocations};
 use iroh::endpoint::{ConnectOptions, Connection, Incoming, IncomingAddr};
-use iroh::{Endpoint, EndpointAddr, PublicKey, TransportAddr};
+use iroh::{EndpointAddr, PublicKey, TransportAddr};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -38,7 +39,7 @@ pub(crate) struct Inner {
     pub(crate) me: NodeId,
     /// Tells this start from others.
     pub(crate) boot: u64,
-    pub(crate) endpoint: Endpoint,
+    pub(crate) socket: Socket,
     /// Whoever sends may be on any thread.
     runtime: Handle,
     pub(crate) handler: Arc<dyn Handler>,
@@ -65,7 +66,7 @@ impl Inner {
         config: Config,
         names: Vec<&'static str>,
         me: NodeId,
-        endpoint: Endpoint,
+        socket: Socket,
         standing: Option<Arc<Standing>>,
         handler: Arc<dyn Handler>,
     ) -> Inner {
@@ -75,7 +76,7 @@ impl Inner {
             names,
             me,
             boot: config.chance.stream("boot").u64() | 1,
-            endpoint,
+            socket,
             runtime: Handle::current(),
             handler,
             standing: watch::Sender::new(standing),
@@ -295,6 +296,11 @@ impl Inner {
         }
     }
 
+    /// Whoever is waiting for another dial waits no longer: what failed until now says nothing.
+    fn dial_at_once(&self) {
+        lock(&self.peers).values().for_each(|peer| peer.retry.notify_one());
+    }
+
     /// Reaches a node on the network: whoever answers has its key.
     pub(crate) async fn connect(&self, node: NodeId, purpose: &[u8]) -> Result<Connection, Why> {
         let within = self.config.limits.dial_within;
@@ -307,7 +313,8 @@ impl Inner {
         let address = EndpointAddr::from_parts(id, addresses.into_iter().map(TransportAddr::Ip));
         let options = ConnectOptions::new().with_additional_alpns(vec![format!("{MEANT}{node}").into_bytes()]);
         let connected = async {
-            let connecting = self.endpoint.connect_with_opts(address, purpose, options).await;
+            let endpoint = self.socket.endpoint().ok_or("this node's own port is being bound again")?;
+            let connecting = endpoint.connect_with_opts(address, purpose, options).await;
             connecting.map_err(|e| chain(&e))?.await.map_err(|e| chain(&e))
         };
         match timeout(within, connected).await {
@@ -428,11 +435,28 @@ async fn dial_once(inner: &Arc<Inner>, peer: &Arc<PeerState>) -> Result<(), Why>
 pub(crate) async fn accept(inner: Arc<Inner>) {
     let mut stop = inner.stop.subscribe();
     loop {
+        let endpoint = inner.socket.endpoint();
+        let incoming = async {
+            match &endpoint {
+                Some(endpoint) => endpoint.accept().await,
+                None => None,
+            }
+        };
         let incoming = tokio::select! {
-            incoming = inner.endpoint.accept() => incoming,
+            incoming = incoming => incoming,
             _ = stop.wait_for(|stop| *stop) => return,
         };
-        let Some(incoming) = incoming else { return };
+        let Some(incoming) = incoming else {
+            drop(endpoint);
+            tracing::warn!("the endpoint has died with all its links; another takes its place");
+            tokio::select! {
+                () = inner.socket.replace() => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            inner.counting.endpoints_replaced.one();
+            inner.dial_at_once();
+            continue;
+        };
         let address = match incoming.remote_addr() {
             IncomingAddr::Ip(address) => Some(address),
             _ => None,
