@@ -7,6 +7,7 @@
 //! | [`WATCH`] | a stream for each cell that a gateway watches, in order | [`watch`] |
 //! | [`SCHEDULE`] | a cell's leader and nodes about pods; may be lost | [`schedule`] |
 //! | [`BUNDLE`] | root's configuration, whole or what changed | [`bundle`] |
+//! | [`KEEP`] | who keeps cells, and how nodes are; may be lost | [`keep`] |
 //!
 //! On a stream every message is one frame ([`frame`]). Every frame begins with the version of its layout. A version
 //! that is not known, or a variant, is refused by name: the stream's major version was negotiated, so it is for a
@@ -21,6 +22,7 @@ pub mod call;
 pub mod cell;
 mod codec;
 pub mod frame;
+pub mod keep;
 mod request;
 pub mod schedule;
 mod values;
@@ -39,3 +41,5 @@ pub const WATCH: &str = "/beemesh/watch/1";
 pub const SCHEDULE: &str = "/beemesh/schedule/1";
 /// The name by which [`bundle`] is negotiated.
 pub const BUNDLE: &str = "/beemesh/bundle/1";
+/// The name by which [`keep`] is negotiated.
+pub const KEEP: &str = "/beemesh/keep/1";

@@ -4,7 +4,7 @@ use super::{heard, samples, sent};
 use crate::wire::ask::{Question, Receiving};
 use crate::wire::bundle::{Have, Taking};
 use crate::wire::watch::{FromCell, Hearing, ToCell};
-use crate::wire::{cell, schedule};
+use crate::wire::{cell, keep, schedule};
 use base::Chance;
 use bytes::Bytes;
 
@@ -18,6 +18,9 @@ fn decoders() -> Vec<Decoder> {
         ("questions", samples::questions().iter().map(Question::encode).collect(), |b| Question::decode(b).is_ok()),
         ("to cells", samples::to_cell().iter().map(ToCell::encode).collect(), |b| ToCell::decode(b).is_ok()),
         ("from cells", samples::from_cell().iter().map(FromCell::encode).collect(), |b| FromCell::decode(b).is_ok()),
+        ("keepers", samples::keeping().iter().map(keep::Message::encode).collect(), |b| {
+            keep::Message::decode(b).is_ok()
+        }),
         ("pods", samples::about_pods().iter().map(schedule::Message::encode).collect(), |b| {
             schedule::Message::decode(b).is_ok()
         }),

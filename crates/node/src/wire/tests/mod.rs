@@ -9,7 +9,7 @@ mod streams;
 use super::ask::{AnswerError, Heard, Question, Receiving, Sending};
 use super::codec::Wire;
 use super::watch::{Begin, End, FromCell, ToCell};
-use super::{cell, schedule};
+use super::{cell, keep, schedule};
 use crate::cell::{Outcome, Snapshot};
 use crate::scheduling::message::{ToLeader, ToNode};
 use base::Revision;
@@ -112,6 +112,17 @@ fn a_question_reads_back_and_has_the_bytes_it_always_had() {
     let frames: Vec<Bytes> = all.iter().map(Question::encode).collect();
     assert_all_sampled::<super::ask::Asked>(&frames, 1 + 16 + 8 + 8 + 8);
     assert_golden(frames, include_str!("../../../tests/golden/wire/questions-v1.hex"));
+}
+
+#[test]
+fn a_message_about_keepers_reads_back_and_has_the_bytes_it_always_had() {
+    let all = samples::keeping();
+    for message in &all {
+        assert_eq!(keep::Message::decode(&message.encode()).as_ref(), Ok(message));
+    }
+    let frames: Vec<Bytes> = all.iter().map(keep::Message::encode).collect();
+    assert_all_sampled::<keep::Message>(&frames, 1);
+    assert_golden(frames, include_str!("../../../tests/golden/wire/keepers-v1.hex"));
 }
 
 #[test]

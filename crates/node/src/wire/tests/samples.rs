@@ -5,7 +5,7 @@ use crate::cell::{Change, Kept, Opened, Outcome, Snapshot};
 use crate::scheduling::message::{Ask, Assigned, Stands, ToLeader, ToNode};
 use crate::wire::ask::{Asked, Only, Question, Redirect};
 use crate::wire::watch::{Begin, Call, End, FromCell, ToCell};
-use crate::wire::{cell, schedule};
+use crate::wire::{cell, keep, schedule};
 use agree::descriptor::{Descriptor, Keeper};
 use agree::{heartbeat, raft};
 use base::{BootId, CellId, NodeId, ReplicaId, RequestId, Revision, Uid, Wall};
@@ -396,5 +396,22 @@ pub(super) fn of_cells() -> Vec<cell::Message> {
         cell::Message::Raft(raft(raft::Body::TimeoutNow)),
         cell::Message::Heartbeat(beat),
         cell::Message::Heartbeat(answer),
+    ]
+}
+
+/// One of each message about who keeps cells.
+pub(super) fn keeping() -> Vec<keep::Message> {
+    use keep::Message::{Beacon, Confirm, Confirmed, End, Ended, Former, Seat};
+    let (cell, replica, epoch) = (CELL, ReplicaId(0x0102), 0x0304);
+    let zone = "zürich".to_owned();
+    let beacon = keep::Beacon { boot: BootId(5), up_ms: 6, zone, is_lossy: true, cells: 7, leads: 8, snapshots: 9 };
+    vec![
+        Beacon(beacon),
+        Seat { cell, replica, purpose: Bytes::from_static(b"purpose") },
+        Confirm { cell, epoch },
+        Confirmed { cell, replica, epoch },
+        Former { cell, replica },
+        End { cell, replica },
+        Ended { cell, replica },
     ]
 }

@@ -10,6 +10,8 @@
 //! Unknown is not gone: a member whose node it was told nothing about is left where it is. Only a node that is said to
 //! leave or to be expelled loses its place for that.
 
+pub mod orders;
+
 use crate::cell::Cell;
 use agree::descriptor::{Descriptor, Keeper};
 use base::{CellId, Chance, NodeId, ReplicaId, Time};
