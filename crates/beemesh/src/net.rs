@@ -27,8 +27,17 @@ pub(crate) const LIFE: Protocol = Protocol::new("life", 1);
 /// Certificates: [`crate::issue`].
 pub(crate) const ISSUE: Protocol = Protocol::new("issue", 1);
 
+/// Between replicas of cells: [`node::wire::CELL`].
+pub(crate) const CELL: Protocol = Protocol::new("cell", 1);
+/// Who keeps cells: [`node::wire::KEEP`].
+pub(crate) const KEEP: Protocol = Protocol::new("keep", 1);
+
 /// Everything this node speaks.
-pub(crate) const PROTOCOLS: [Protocol; 6] = [ASK, WATCH, SCHEDULE, BUNDLE, LIFE, ISSUE];
+pub(crate) const PROTOCOLS: [Protocol; 8] = [CELL, KEEP, ASK, WATCH, SCHEDULE, BUNDLE, LIFE, ISSUE];
+
+/// A message between replicas may hold one entry of a log, which may change 8 MiB of objects and hold what they were
+/// before; of one that is not sent, the cell would stand still.
+const MESSAGE_BYTES_MAX: usize = 24 << 20;
 
 /// Who answers. It is there before what it hands on to: a machine that joins has a transport first.
 #[derive(Default)]
@@ -103,6 +112,9 @@ pub(crate) async fn start(
 ) -> Result<Mesh> {
     let mut settings = ::mesh::Config::new(PROTOCOLS.to_vec(), chance);
     settings.bind = vec![config.listen];
+    settings.limits.message_bytes_max = MESSAGE_BYTES_MAX;
+    settings.limits.queue_bytes_max = 2 * MESSAGE_BYTES_MAX;
+    settings.limits.in_flight_bytes_max = MESSAGE_BYTES_MAX;
     settings.clock = Clock::new(clock::wall);
     settings.revocations = revocations;
     let started = Mesh::start(settings, key, standing, net).await;

@@ -7,8 +7,10 @@ use crate::join::{self, Enrolling, enroll};
 use crate::membership as kept;
 use ::mesh::{Mesh, Standing};
 use base::Revision;
-use identity::Known;
-use objects::membership::Member;
+use identity::{Contact, Known};
+use node::bundle::Bundle;
+use objects::membership::{Founding, Member, REVOCATION};
+use objects::request::Shared;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,7 +89,8 @@ pub(crate) async fn hear(backend: Arc<Node>, mesh: Arc<Mesh>, mut stopped: watch
             let known = own.known();
             let revocations = kept::revocations(&bundle, &known.revocations);
             let token_keys = kept::token_keys(&bundle, own.node_id());
-            let now = Known { contacts: known.contacts.clone(), token_keys, revocations: revocations.clone() };
+            let contacts = meet(&backend, &mesh, &bundle, &known.contacts);
+            let now = Known { contacts, token_keys, revocations: revocations.clone() };
             if let Err(error) = own.remember(now) {
                 tracing::warn!(%error, "what is known of other nodes could not be written down; it holds until this node ends");
             }
@@ -102,6 +105,79 @@ pub(crate) async fn hear(backend: Arc<Node>, mesh: Arc<Mesh>, mut stopped: watch
             _ = stopped.changed() => return,
         }
     }
+}
+
+/// Has the transport keep a link to every other member, and this node ask them; returns where they are. As long as root names
+/// nobody, it is whom this node met when it joined.
+fn meet(backend: &Node, mesh: &Mesh, bundle: &Bundle, last: &[Contact]) -> Vec<Contact> {
+    let own = backend.identity().node_id();
+    let mut members: Vec<Member> = bundle.members().map(|(_, m)| m).filter(|m| m.node != own).collect();
+    members.retain(|m| bundle.get(REVOCATION, &m.node.to_string()).is_none());
+    if members.is_empty() {
+        return last.to_vec();
+    }
+    // Those that may keep root know of every cell.
+    members.sort_by_key(|m| !m.roles.iter().any(|r| r == "authority"));
+    let contacts: Vec<Contact> =
+        members.into_iter().map(|m| Contact { node: m.node, addresses: m.addresses }).collect();
+    for gone in last.iter().filter(|l| contacts.iter().all(|c| c.node != l.node)) {
+        let _ = mesh.want(gone.node, false);
+    }
+    for contact in &contacts {
+        mesh.hint(contact.node, &contact.addresses);
+        if let Err(why) = mesh.want(contact.node, true) {
+            tracing::warn!(node = %contact.node, %why, "no link is kept to a member of the mesh");
+        }
+    }
+    if let Some(away) = backend.driver().away() {
+        away.contacts_are(contacts.iter().map(|c| c.node).collect());
+    }
+    contacts
+}
+
+/// Makes the cells that root has this node make, and has root know when they are there.
+pub(crate) async fn found(backend: Arc<Node>, mut stopped: watch::Receiver<bool>) {
+    let driver = backend.driver().clone();
+    let mut changes = driver.changes();
+    loop {
+        changes.borrow_and_update();
+        let mut waits = false;
+        let mine: Vec<Founding> = driver.bundle().foundings().filter(|f| f.node == driver.node()).collect();
+        for founding in mine {
+            if let Err(why) = found_one(&backend, founding).await {
+                tracing::debug!(cell = %founding.cell, %why, "a cell is still to be begun");
+                waits = true;
+            }
+        }
+        tokio::select! {
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+            () = tokio::time::sleep(AGAIN), if waits => {}
+            _ = stopped.changed() => return,
+        }
+    }
+}
+
+/// What a node knows of root may be old, and the cell long kept by others: whoever leads root is asked before it is made.
+async fn found_one(backend: &Node, founding: Founding) -> Result<(), String> {
+    let (driver, cell) = (backend.driver(), founding.cell);
+    let name = cell.to_string();
+    let there = kept::get(backend, "Founding", &name).await.map_err(|s| s.message)?;
+    let Some((mut object, _)) = there.and_then(|o| Some((o.clone(), Founding::of(&o).filter(|f| *f == founding)?)))
+    else {
+        return Ok(());
+    };
+    if driver.cell(cell).is_none() {
+        driver.found(cell);
+    }
+    if !driver.leads(cell) {
+        return Err("its first leader is not elected yet".to_owned());
+    }
+    object["spec"] = Founding { done: true, ..founding }.spec();
+    kept::update(backend, "Founding", object).await.map(drop).map_err(|s| s.message)
 }
 
 /// Renews certificates and keys before they expire, asks others for those that only they can issue, and shows the newest

@@ -177,6 +177,7 @@ async fn serve(
     let asking = Asking { identity: identity.clone(), upkeep, mesh: mesh.clone(), name: config.name.clone() };
     let renewed = tokio::spawn(standing::renew(asking, founding.registry, stopped.clone()));
     let heard = tokio::spawn(standing::hear(backend.clone(), mesh.clone(), stopped.clone()));
+    let founds = tokio::spawn(standing::found(backend.clone(), stopped.clone()));
     let (name, advertised) = (config.name.clone(), config.advertise.clone());
     let told = tokio::spawn(standing::tell(backend.clone(), mesh, name, advertised, stopped.clone()));
     let marks = tokio::spawn(mark(driver.clone(), stopped));
@@ -204,7 +205,7 @@ async fn serve(
     tracing::info!("stopping");
     let _ = stop.send(true);
     let _ = gateway.await;
-    for task in [registered, pods, renewed, heard, told, marks, admin] {
+    for task in [registered, pods, renewed, heard, founds, told, marks, admin] {
         task.abort();
     }
     Ok(())

@@ -9,7 +9,7 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use objects::Tree;
 use objects::allotment::{self, Allotment};
-use objects::membership;
+use objects::membership::{self, Founding, Member};
 use objects::rbac::ClusterPolicy;
 use objects::request::Shared;
 use std::sync::Arc;
@@ -19,6 +19,8 @@ pub const SECTIONS: &[&str] = &[
     allotment::STORAGE,
     "ClusterRole.rbac.authorization.k8s.io",
     "ClusterRoleBinding.rbac.authorization.k8s.io",
+    membership::FOUNDING,
+    membership::MEMBER,
     "Namespace",
     "PriorityClass.scheduling.k8s.io",
     membership::REVOCATION,
@@ -89,6 +91,16 @@ impl Bundle {
         let tree = self.get("Namespace", namespace)?;
         let uid: Uid = tree["metadata"]["uid"].as_str()?.parse().ok()?;
         Some(CellId(uid))
+    }
+
+    /// The cells that are still to be begun, or of which it is not known that they have been.
+    pub fn foundings(&self) -> impl Iterator<Item = Founding> {
+        self.range(membership::FOUNDING).filter_map(|(_, tree)| Founding::of(tree)).filter(|f| !f.done)
+    }
+
+    /// The members of the mesh, by name.
+    pub fn members(&self) -> impl Iterator<Item = (&Arc<str>, Member)> {
+        self.range(membership::MEMBER).filter_map(|(name, tree)| Some((name, Member::of(tree)?)))
     }
 
     /// The revision of a Namespace that is being deleted, if it is the one of this cell.

@@ -1,21 +1,24 @@
-//! Who belongs to a mesh, as root keeps it: tickets, members, the keys their tokens are signed with, and who was
-//! expelled. One file a kind; no client is shown any of them.
+//! Who belongs to a mesh, as root keeps it: tickets, members, the keys their tokens are signed with, who was
+//! expelled, and who begins a cell. One file a kind; no client is shown any of them.
 //!
 //! Each is read strictly: a record that is not whole is no record. The same reading refuses a damaged one when it is
 //! written, by the words of [`crate::kinds::FieldError`]. A field that is not known here is left where it is: a newer
 //! release wrote it.
 
+mod founding;
 mod member;
 mod revocation;
 mod ticket;
 mod token_keys;
 
+pub use founding::Founding;
 pub(crate) use member::one_a_node;
 pub use member::{ADDRESSES_MAX, Member};
 pub use revocation::Revocation;
 pub use ticket::{FIRST_EPOCH, TicketRecord, USES_MAX};
 pub use token_keys::{KEYS_MAX, NAMESPACES_MAX, TokenKey, TokenKeys};
 
+pub(crate) use founding::Rules as FoundingRules;
 pub(crate) use member::Rules as MemberRules;
 pub(crate) use revocation::Rules as RevocationRules;
 pub(crate) use ticket::Rules as TicketRules;
@@ -35,6 +38,8 @@ pub const VERSION: &str = "v1";
 
 /// Tickets as records.
 pub const TICKET: &str = "Ticket.beemesh.io";
+/// Who begins the cells of namespaces, as records.
+pub const FOUNDING: &str = "Founding.beemesh.io";
 /// Members as records.
 pub const MEMBER: &str = "Member.beemesh.io";
 /// Nodes' token keys as records.
@@ -202,6 +207,10 @@ mod tests {
         object("Revocation", NODE, json!({"at": "2026-02-01T08:00:00Z", "name": "one"}))
     }
 
+    fn founding() -> Tree {
+        object("Founding", "00000000-0000-4000-8000-000000000007", json!({"node": NODE, "done": false}))
+    }
+
     fn create(tree: &Tree) -> Vec<String> {
         let kind = kind(tree["kind"].as_str().unwrap()).unwrap();
         validate_create(kind, tree, &CX).into_iter().map(|e| format!("{}: {}", e.field, e.message)).collect()
@@ -224,13 +233,14 @@ mod tests {
 
     #[test]
     fn what_is_read_is_written_again_alike() {
-        for tree in [ticket(), member(), token_keys(), revocation()] {
+        for tree in [ticket(), member(), token_keys(), revocation(), founding()] {
             assert_eq!(create(&tree), [""; 0], "{tree}");
         }
         assert_eq!(TicketRecord::of(&ticket()).unwrap().spec(), ticket()["spec"]);
         assert_eq!(Member::of(&member()).unwrap().spec(), member()["spec"]);
         assert_eq!(TokenKeys::of(&token_keys()).unwrap().spec(), token_keys()["spec"]);
         assert_eq!(Revocation::of(&revocation()).unwrap().spec(), revocation()["spec"]);
+        assert_eq!(Founding::of(&founding()).unwrap().spec(), founding()["spec"]);
     }
 
     #[test]
@@ -262,6 +272,9 @@ mod tests {
             (token_keys(), "/spec/keys/1/until", json!(5), "spec.keys[1]"),
             (revocation(), "/metadata/name", json!("one"), "metadata.name"),
             (revocation(), "/spec/at", json!(null), "spec.at"),
+            (founding(), "/metadata/name", json!("shop"), "metadata.name"),
+            (founding(), "/spec/done", json!(null), "spec.done"),
+            (founding(), "/spec/node", json!("me"), "spec.node"),
         ] {
             let said = create(&with(tree, pointer, value.clone()));
             assert!(said.iter().any(|s| s.starts_with(&format!("{field}: "))), "{pointer} {value}: {said:?}");
@@ -286,6 +299,10 @@ mod tests {
         ] {
             assert_eq!(update(&with(tree.clone(), pointer, value), &tree), [field]);
         }
+        let begun = with(founding(), "/spec/done", json!(true));
+        assert_eq!(update(&begun, &founding()), [""; 0]);
+        assert_eq!(update(&founding(), &begun), ["spec.done"], "what has begun is not begun again");
+        assert_eq!(update(&with(founding(), "/spec/node", json!(OTHER)), &founding()), ["spec.node"]);
         let moved = with(member(), "/spec/addresses", json!(["198.51.100.1:7443"]));
         assert_eq!(update(&moved, &member()), [""; 0]);
     }

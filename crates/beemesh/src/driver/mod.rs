@@ -5,9 +5,11 @@
 
 pub(crate) mod across;
 pub(crate) mod away;
+mod beats;
 pub(crate) mod clock;
 pub(crate) mod errands;
 pub(crate) mod fanout;
+mod keep;
 pub(crate) mod seat;
 pub(crate) mod timers;
 mod watched;
@@ -20,10 +22,13 @@ use api::port::Event;
 use arc_swap::ArcSwap;
 use away::tell::{Asker, Teller};
 use away::{Away, Ears, Tellers};
-use base::{CellId, Chance, NodeId, Now, RequestId, Revision, Time, Uid};
+use base::{BootId, CellId, Chance, NodeId, Now, ReplicaId, RequestId, Revision, Time, Uid};
+use beats::{Beats, Outgoing};
+use keep::Keep;
 use node::bundle::Bundle;
 use node::cell::{Cell, Config, Effect, Found, Input, Outcome, Purpose, Reply, ReplyTo, Role};
 use node::genesis::{self, Genesis};
+use node::wire::cell::Message;
 use node::wire::watch::{Call, End};
 use objects::request::{Config as Settings, Request};
 use seat::{Machine, Seat, Times, World};
@@ -107,6 +112,10 @@ pub(crate) struct Driver {
     listed: AtomicU64,
     joined: Joined,
     timers: Arc<Timers<CellId>>,
+    /// Heartbeats with other nodes.
+    beats: Beats,
+    /// Who is to keep the cells that lead here.
+    keep: Keep,
     chance: Mutex<Chance>,
     space: AtomicBool,
     /// Records recovered of cells that root's list has not named yet. Held while a cell goes from here to `cells`, and
@@ -120,6 +129,16 @@ pub(crate) struct Driver {
     answering: Mutex<BTreeSet<CellId>>,
     /// The log's questions about cells that are recovered and not seated.
     parked: Mutex<Vec<(CellId, u64, Input)>>,
+}
+
+/// How a cell begins on this node.
+enum Begins {
+    /// New, with what its first leader commits; or as its log has it.
+    Founds(Option<Genesis>),
+    /// As its log has it; not at all, if that has nothing of it.
+    GoesOn(Option<Genesis>),
+    /// In this life, told by others what it holds.
+    Joins(ReplicaId),
 }
 
 /// Where an answer goes.
@@ -148,6 +167,7 @@ impl Driver {
         bundle_pem: &str,
         chance: Chance,
     ) -> Arc<Driver> {
+        let boot = BootId(chance.stream("boot").u64());
         Arc::new_cyclic(|me| Driver {
             me: me.clone(),
             node,
@@ -171,6 +191,8 @@ impl Driver {
             listed: AtomicU64::new(0),
             joined: Joined::new(),
             timers: Timers::new(),
+            beats: Beats::new(boot),
+            keep: Keep::new(boot),
             chance: Mutex::new(chance),
             space: AtomicBool::new(true),
             recovered: Mutex::default(),
@@ -184,6 +206,11 @@ impl Driver {
     /// The cells that could not be started, and why.
     pub(crate) fn failed(&self) -> Vec<(CellId, Role, String)> {
         lock(&self.failed).iter().map(|(id, (role, why))| (*id, role.clone(), why.clone())).collect()
+    }
+
+    /// This node.
+    pub(crate) fn node(&self) -> NodeId {
+        self.node
     }
 
     /// Root and the registry.
@@ -217,18 +244,20 @@ impl Driver {
             .name("timers".into())
             .spawn(move || me.timers.clone().run(|| clock::now().mono, |cell| me.tick(cell)))?;
         self.joined.start(self)?;
+        self.beats.start(self)?;
         let unnamed = |role| Purpose { role, since: Revision::ZERO };
         let founds = first.is_some();
         let Founding { root, registry } = self.founding;
         let keeps = |cell| founds || lock(&self.recovered).contains_key(&cell);
         let (keeps_root, keeps_registry) = (keeps(root), keeps(registry));
-        // Before root, which names cells and would have them begin.
+        let begins = |genesis| if founds { Begins::Founds(genesis) } else { Begins::GoesOn(genesis) };
+        // Before root, which names cells.
         self.seat_kept();
         if keeps_registry {
-            self.seat(registry, unnamed(Role::Registry), None)?;
+            self.seat(registry, unnamed(Role::Registry), begins(None))?;
         }
         if keeps_root {
-            self.seat(root, unnamed(Role::Root), first)?;
+            self.seat(root, unnamed(Role::Root), begins(first))?;
         }
         Ok(())
     }
@@ -237,8 +266,10 @@ impl Driver {
     pub(crate) fn goes_by(self: &Arc<Self>, away: Arc<Away>) {
         away.bundle_is(&self.bundle());
         let runtime = away.runtime().clone();
-        if self.away.set(away.clone()).is_ok() && self.cell(self.founding.root).is_none() {
+        if self.away.set(away.clone()).is_ok() {
             runtime.spawn(self.clone().follow_root());
+            let chance = lock(&self.chance).stream("keep");
+            runtime.spawn(self.clone().keep(chance));
         }
         // What came in between.
         away.bundle_is(&self.bundle());
@@ -260,15 +291,27 @@ impl Driver {
         for (id, purpose) in kept {
             let Role::Namespace(name) = &purpose.role else { continue };
             let genesis = genesis::namespace(name, id.0, purpose.since, &self.bundle_pem, clock::wall());
-            if let Err(error) = self.seat(id, purpose.clone(), Some(genesis)) {
+            if let Err(error) = self.seat(id, purpose.clone(), Begins::GoesOn(Some(genesis))) {
                 tracing::error!(namespace = %name, cell = %id, "{error:#}");
             }
+        }
+    }
+
+    /// Makes the cell of a namespace: root has just said that this node is to, and that nobody has.
+    pub(crate) fn found(self: &Arc<Self>, cell: CellId) {
+        let bundle = self.bundle();
+        let Some((name, _)) = bundle.cells().into_iter().find(|(_, c)| *c == cell) else { return };
+        let genesis = genesis::namespace(&name, cell.0, bundle.number(), &self.bundle_pem, clock::wall());
+        let purpose = Purpose { role: Role::Namespace(name.clone()), since: bundle.number() };
+        if let Err(error) = self.seat(cell, purpose, Begins::Founds(Some(genesis))) {
+            tracing::error!(namespace = %name, %cell, "{error:#}");
         }
     }
 
     /// Ends the timers; no deadline is met any more.
     pub(crate) fn stop(&self) {
         self.timers.stop();
+        self.beats.stop();
         self.joined.stop();
     }
 
@@ -434,8 +477,8 @@ impl Driver {
         }
     }
 
-    /// Seats a cell: as it was, or new with its genesis.
-    fn seat(self: &Arc<Self>, id: CellId, purpose: Purpose, genesis: Option<Genesis>) -> anyhow::Result<()> {
+    /// Seats a cell.
+    fn seat(self: &Arc<Self>, id: CellId, purpose: Purpose, begins: Begins) -> anyhow::Result<()> {
         let Purpose { role, since } = purpose;
         // One after the other: who looked for a cell's records after another had taken them would found it anew.
         let seating = lock(&self.seating);
@@ -445,9 +488,22 @@ impl Driver {
         let found = lock(&self.recovered).get(&id).cloned();
         let mut config = Config::new(id, role.clone(), self.node, self.settings.clone());
         config.since = since;
-        if let Some(said) = found.as_ref().and_then(|f| agreed::recorded(id, &f.records).ok().flatten()) {
-            config = config.in_life(said.replica);
-        }
+        let genesis = match (begins, &found) {
+            // Others keep it, or nobody has begun it yet.
+            (Begins::GoesOn(_), None) => return Ok(()),
+            (Begins::Joins(_), Some(_)) => return Ok(()),
+            (Begins::Joins(replica), None) => {
+                config = Config { founders: Vec::new(), ..config.in_life(replica) };
+                None
+            }
+            (Begins::Founds(genesis), None) => genesis,
+            (Begins::Founds(genesis) | Begins::GoesOn(genesis), Some(found)) => {
+                if let Some(replica) = keep::life_of(id, found) {
+                    config = config.in_life(replica);
+                }
+                genesis
+            }
+        };
         let chance = lock(&self.chance).stream(&id.to_string());
         let cell = match Cell::new(config, found, self.bundle(), genesis, &chance, clock::now()) {
             Ok(cell) => cell,
@@ -544,15 +600,14 @@ impl Driver {
         for (cell, question, ..) in asked {
             self.to_log(Command::Carried { question, cell, answer: Answer::Nothing });
         }
-        // What root names anew begins where root is led; what the log here knows goes on here.
-        let begins_here = self.leads(self.founding.root);
+        // What the log here knows goes on here.
         for (id, name) in named {
-            if self.cell(id).is_some() || !begins_here && !lock(&self.recovered).contains_key(&id) {
+            if self.cell(id).is_some() || !lock(&self.recovered).contains_key(&id) {
                 continue;
             }
             let genesis = genesis::namespace(&name, id.0, bundle.number(), &self.bundle_pem, clock::wall());
             let purpose = Purpose { role: Role::Namespace(name.clone()), since: bundle.number() };
-            if let Err(error) = self.seat(id, purpose, Some(genesis)) {
+            if let Err(error) = self.seat(id, purpose, Begins::GoesOn(Some(genesis))) {
                 tracing::error!(namespace = %name, cell = %id, "{error:#}");
             }
         }
@@ -576,6 +631,8 @@ impl Driver {
             caller.to.answer(self.bundle().number(), Outcome::Unknown);
         }
         self.tellers.gone(id, self.bundle().number());
+        self.beat_no_more(id);
+        self.keep.ended(id);
         self.to_log(Command::Live { cell: id, bytes: 0 });
     }
 
@@ -616,7 +673,8 @@ impl Times<CellId> for Driver {
 
 impl World<Cell> for Driver {
     fn perform(&self, seat: &Arc<Seat<Cell>>, effects: &mut Vec<Effect>) {
-        let id = seat.id();
+        let (id, away) = (seat.id(), self.away());
+        let mut out = Outgoing::default();
         for effect in effects.drain(..) {
             match effect {
                 Effect::Reply(reply) => self.reply(id, reply),
@@ -632,8 +690,10 @@ impl World<Cell> for Driver {
                     self.to_log(Command::Carried { question, cell: id, answer: Answer::Later });
                 }
                 Effect::Live { bytes } => self.to_log(Command::Live { cell: id, bytes }),
-                // No cell has a member on another node yet.
-                Effect::Send { .. } | Effect::Pair { .. } | Effect::Kept(_) | Effect::KeeperLossy { .. } => {}
+                Effect::Send { to, message } => out.push(away.as_ref(), to, &Message::Raft(message)),
+                Effect::Pair { node, input } => self.beat(node, input),
+                Effect::Kept(_) => self.keep.changed(id),
+                Effect::KeeperLossy { replica } => self.keep.lossy(id, replica),
                 Effect::Ended => self.unseat(id),
                 Effect::Bundle(bundle) => {
                     if let Some(me) = self.me.upgrade() {
@@ -689,6 +749,7 @@ impl World<Cell> for Driver {
                 }
                 Effect::Leading(leads) => {
                     tracing::debug!(cell = %id, leads, "leadership");
+                    self.keep.changed(id);
                     if leads {
                         write(&self.led).insert(id);
                     } else {
@@ -701,14 +762,11 @@ impl World<Cell> for Driver {
                     if let Some(work) = self.work.get().filter(|_| !leads) {
                         work.over(id);
                     }
-                    // What root named before this node led it.
-                    if let Some(me) = self.me.upgrade().filter(|_| leads && id == self.founding.root) {
-                        me.take_bundle(&me.bundle());
-                    }
                     self.changed.send_modify(|n| *n += 1);
                 }
             }
         }
+        out.send(away.as_ref());
     }
 }
 

@@ -130,7 +130,7 @@ impl Driver {
     }
 
     /// Whether a cell is led here.
-    pub(super) fn leads(&self, cell: CellId) -> bool {
+    pub(crate) fn leads(&self, cell: CellId) -> bool {
         read(&self.led).contains(&cell)
     }
 

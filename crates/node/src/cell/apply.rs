@@ -191,7 +191,8 @@ impl Cell {
             let s = Stored::from_tree(kind, tree, revision);
             Some(Record { key, expected: None, revision, object: Some((s.meta, s.json)) })
         });
-        let records = records.collect();
+        let mut records = records.collect();
+        self.add_foundings(now, &mut records);
         self.commit(now, None, records);
     }
 
@@ -294,9 +295,7 @@ impl Cell {
             return;
         }
         self.bundle = Arc::new(self.bundle.with(number, shared));
-        if self.leading {
-            fx.push(Effect::Bundle(self.bundle.clone()));
-        }
+        fx.push(Effect::Bundle(self.bundle.clone()));
     }
 
     fn on_dropped(&mut self, now: Now, id: CallId, why: Why, fx: &mut Vec<Effect>) {

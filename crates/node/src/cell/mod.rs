@@ -11,6 +11,7 @@
 mod apply;
 mod close;
 mod flight;
+mod founding;
 mod hold;
 mod keepers;
 mod outcome;

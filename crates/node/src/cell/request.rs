@@ -163,7 +163,8 @@ impl Cell {
             return self.reply(asked.to, too_many(bytes), fx);
         }
         let revisions: Vec<Revision> = plan.writes.iter().map(|_| self.member.cell_mut().mint(now.wall)).collect();
-        let (records, answer) = plan.finish(&revisions);
+        let (mut records, answer) = plan.finish(&revisions);
+        self.add_foundings(now, &mut records);
         // Very many small objects may grow by as much again: what marks a deletion is longer than they are.
         let bytes: usize = records.iter().filter_map(|r| r.object.as_ref()).map(|(_, json)| json.len()).sum();
         if bytes > ENTRY_BYTES_MAX {

@@ -860,6 +860,15 @@ pub(super) static OWN: &[Kind] = &[
         ..OURS
     },
     Kind {
+        kind: "Founding",
+        plural: "foundings",
+        singular: "founding",
+        storage: membership::FOUNDING,
+        type_name: "io.beemesh.v1.Founding",
+        rules: &membership::FoundingRules,
+        ..OURS
+    },
+    Kind {
         kind: "Member",
         plural: "members",
         singular: "member",

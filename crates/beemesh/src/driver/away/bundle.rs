@@ -4,7 +4,7 @@ use super::ask::write;
 use super::{Away, may_know};
 use crate::driver::{Driver, lock};
 use crate::net::BUNDLE;
-use base::NodeId;
+use base::{NodeId, Revision};
 use identity::Roles;
 use mesh::Streams;
 use node::wire::bundle::{Have, Taking, Took};
@@ -60,12 +60,15 @@ pub(super) async fn tell(driver: Arc<Driver>, streams: Streams) {
 }
 
 impl Driver {
-    /// Keeps the bundle of a node that keeps no root as new as root's keepers have it, until the process ends.
+    /// Keeps the bundle as new as root's keepers have it, until the process ends. A replica of root here that is led knows it
+    /// by itself.
     pub(crate) async fn follow_root(self: Arc<Self>) {
         let Some(away) = self.away() else { return };
         let mut pause = AGAIN.0;
         loop {
-            let node = away.places().whom(self.founding().root);
+            let root = self.founding().root;
+            let knows = self.bundle().number() > Revision::ZERO && self.is_led(root) && self.cell(root).is_some();
+            let node = if knows { None } else { away.places().whom(root) };
             let took = match node.filter(|n| *n != self.node) {
                 Some(node) => self.follow(&away, node).await,
                 None => false,

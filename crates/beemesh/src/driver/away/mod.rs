@@ -14,7 +14,7 @@ pub(crate) use tell::Tellers;
 
 use super::work::Work;
 use super::{Driver, lock};
-use crate::net::{ASK, BUNDLE, LIFE, SCHEDULE, WATCH};
+use crate::net::{ASK, BUNDLE, CELL, KEEP, LIFE, SCHEDULE, WATCH};
 use base::{CellId, NodeId, Revision};
 use bytes::Bytes;
 use identity::Roles;
@@ -107,6 +107,16 @@ impl Away {
         }
     }
 
+    /// Between the replicas of cells, to a node.
+    pub(super) fn cells(&self, node: NodeId, frame: Bytes) {
+        self.send(node, CELL, frame);
+    }
+
+    /// About who keeps cells, to a node.
+    pub(super) fn keep(&self, node: NodeId, message: &wire::keep::Message) {
+        self.send(node, KEEP, message.encode());
+    }
+
     /// A sign of life, to whoever leads the registry.
     pub(super) fn live(&self, registry: CellId, sign: &SignOfLife) {
         let leader = self.places().whom(registry);
@@ -137,8 +147,13 @@ impl Incoming {
     }
 
     fn take(&self, peer: &Peer, protocol: Protocol, message: &[u8]) -> Result<(), agree::DecodeError> {
-        let Some(work) = self.work.upgrade() else { return Ok(()) };
+        let (Some(work), Some(driver)) = (self.work.upgrade(), self.driver.upgrade()) else { return Ok(()) };
         match protocol {
+            CELL if may_keep(peer.roles) => driver.cells_said(peer.node, &Bytes::copy_from_slice(message))?,
+            CELL => {
+                tracing::warn!(node = %peer.node, roles = %peer.roles, "a node spoke for replicas without the role for it: it was not listened to")
+            }
+            KEEP => driver.keep.said(peer, wire::keep::Message::decode(&Bytes::copy_from_slice(message))?),
             SCHEDULE => {
                 let message = wire::schedule::Message::decode(&Bytes::copy_from_slice(message))?;
                 work.told(peer.node, peer.roles, message);
@@ -159,6 +174,11 @@ impl Incoming {
             _ => {}
         }
     }
+}
+
+/// Whether a node may keep cells, root or others.
+fn may_keep(roles: Roles) -> bool {
+    roles.contains(Roles::KEEPER) || roles.contains(Roles::AUTHORITY)
 }
 
 /// Whether a node may be told root's configuration: every member may.
