@@ -21,8 +21,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 
-/// How often a node says how it is: two in a row may be lost before it counts as silent ([`Policy::fresh`]).
-const BEACON_EVERY: Duration = Duration::from_secs(2);
+/// How often a node says how it is: two in a row may be lost before it counts as silent, also to those who wait for its answers.
+const BEACON_EVERY: Duration = Duration::from_secs(1);
 /// A replica that hears of no leader says that it is there, so often: it may have been let go, and the word that it was lost.
 const FORMER_EVERY: Duration = Duration::from_secs(10);
 /// To so many nodes at once.

@@ -74,13 +74,15 @@ impl Driver {
 
     async fn ask_away(&self, cell: CellId, hint: Option<NodeId>, asked: Asked, until: Time) -> Outcome {
         let Some(away) = self.away() else { return Outcome::NotLeader };
-        let mut node = hint.filter(|n| *n != self.node).or_else(|| away.places().whom(cell));
+        let mut node = hint.filter(|n| *n != self.node).or_else(|| away.whom(cell));
         for _ in 0..HOPS {
             let Some(to) = node.filter(|n| *n != self.node) else { return Outcome::NotLeader };
             let patience_ms = until.since(clock::now().mono).as_millis() as u64;
             let question =
                 Question { cell, epoch: 0, bundle: self.bundle().number(), patience_ms, asked: asked.clone() };
-            let heard = away.ask(to, &question).await;
+            // A replica here may hear of another leader before the one that is asked is missed.
+            let leads = || self.cell(cell).and_then(|s| s.look(Cell::leader)).is_none_or(|leader| leader == to);
+            let heard = away.ask(to, &question, leads).await;
             away.saw_bundle(heard.bundle);
             if !matches!(heard.outcome, Outcome::NotLeader) {
                 away.places().leads(cell, to);
@@ -192,7 +194,7 @@ fn lacks(peer: &Peer, role: Roles, so: &str) -> Result<(), Box<Status>> {
 
 impl Away {
     /// Asks a replica on another node once.
-    async fn ask(&self, node: NodeId, question: &Question) -> Heard {
+    async fn ask(&self, node: NodeId, question: &Question, goes_on: impl Fn() -> bool) -> Heard {
         let nothing = |outcome| Heard { bundle: Revision::ZERO, redirect: None, outcome };
         let mut calling = match Calling::new(question, clock::now()) {
             Ok(calling) => calling,
@@ -200,17 +202,18 @@ impl Away {
         };
         let mut fx = Vec::new();
         let mut streams = None;
-        let opened = timeout(left(calling.next_deadline()), self.open(node, ASK)).await;
+        let opened = self.while_heard(node, &goes_on, self.open(node, ASK));
+        let opened = timeout(left(calling.next_deadline()), opened).await;
         match opened {
-            Ok(Ok(opened)) => {
+            Ok(Some(Ok(opened))) => {
                 streams = Some(opened);
                 calling.step(clock::now(), CallInput::Opened, &mut fx);
             }
-            Ok(Err(why)) => {
+            Ok(Some(Err(why))) => {
                 tracing::debug!(%node, %why, "a question could not be sent");
                 calling.step(clock::now(), CallInput::NotOpened, &mut fx);
             }
-            Err(_) => calling.step(clock::now(), CallInput::NotOpened, &mut fx),
+            Ok(None) | Err(_) => calling.step(clock::now(), CallInput::NotOpened, &mut fx),
         }
         let mut buffer = vec![0; READ_BYTES];
         loop {
@@ -233,11 +236,12 @@ impl Away {
                 continue;
             }
             let Some(s) = &mut streams else { return nothing(Outcome::NotLeader) };
-            let read = timeout(left(calling.next_deadline()), s.receive.read(&mut buffer)).await;
+            let read = self.while_heard(node, &goes_on, s.receive.read(&mut buffer));
+            let read = timeout(left(calling.next_deadline()), read).await;
             let input = match read {
-                Ok(Ok(0)) => CallInput::Finished,
-                Ok(Ok(n)) => CallInput::Bytes(buffer.get(..n).unwrap_or_default()),
-                Ok(Err(_)) => CallInput::Broken,
+                Ok(Some(Ok(0))) => CallInput::Finished,
+                Ok(Some(Ok(n))) => CallInput::Bytes(buffer.get(..n).unwrap_or_default()),
+                Ok(Some(Err(_)) | None) => CallInput::Broken,
                 Err(_) => CallInput::Tick,
             };
             calling.step(clock::now(), input, &mut fx);

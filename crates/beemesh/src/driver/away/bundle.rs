@@ -68,7 +68,7 @@ impl Driver {
         loop {
             let root = self.founding().root;
             let knows = self.bundle().number() > Revision::ZERO && self.is_led(root) && self.cell(root).is_some();
-            let node = if knows { None } else { away.places().whom(root) };
+            let node = if knows { None } else { away.whom(root) };
             let took = match node.filter(|n| *n != self.node) {
                 Some(node) => self.follow(&away, node).await,
                 None => false,
@@ -87,7 +87,8 @@ impl Driver {
 
     /// Takes what one node tells until the stream ends; whether anything new came.
     async fn follow(self: &Arc<Self>, away: &Away, node: NodeId) -> bool {
-        let Ok(Streams { peer, mut send, mut receive, .. }) = away.open(node, BUNDLE).await else { return false };
+        let opened = away.while_heard(node, || true, away.open(node, BUNDLE)).await;
+        let Some(Ok(Streams { peer, mut send, mut receive, .. })) = opened else { return false };
         if !peer.roles.contains(Roles::AUTHORITY) {
             tracing::warn!(%node, roles = %peer.roles, "root's configuration is not taken of a node that does not keep root");
             return false;
@@ -104,7 +105,8 @@ impl Driver {
                     return new;
                 }
             }
-            let Ok(n @ 1..) = receive.read(&mut buffer).await else { return new };
+            let read = away.while_heard(node, || true, receive.read(&mut buffer)).await;
+            let Some(Ok(n @ 1..)) = read else { return new };
             let mut frames = Vec::new();
             if assembler.push(buffer.get(..n).unwrap_or_default(), &mut frames).is_err() {
                 return new;

@@ -109,7 +109,7 @@ impl Ear {
     async fn listen(&mut self, hint: Option<NodeId>) {
         let Some(away) = self.driver.away() else { return };
         let me = self.driver.node;
-        let Some(node) = hint.or_else(|| away.places().whom(self.cell)).filter(|n| *n != me) else { return };
+        let Some(node) = hint.or_else(|| away.whom(self.cell)).filter(|n| *n != me) else { return };
         let why = self.hear(&away, node).await;
         away.places().leads_not(self.cell, node);
         if let Some(End::Elsewhere(Some(redirect))) = &why
@@ -121,7 +121,8 @@ impl Ear {
     }
 
     async fn hear(&mut self, away: &Away, node: NodeId) -> Option<End> {
-        let Streams { mut send, mut receive, .. } = away.open(node, WATCH).await.ok()?;
+        let opened = away.while_heard(node, || true, away.open(node, WATCH)).await?;
+        let Streams { mut send, mut receive, .. } = opened.ok()?;
         let bundle = self.driver.bundle().number();
         say(&mut send, &ToCell::Hello { cell: self.cell, epoch: 0, bundle }).await.ok()?;
         let mut frames = Frames::new();
@@ -151,8 +152,8 @@ impl Ear {
                     };
                     say(&mut send, &said).await.ok()?;
                 }
-                frame = frames.next(&mut receive) => {
-                    match self.hearing.frame(&frame?) {
+                frame = away.while_heard(node, || true, frames.next(&mut receive)) => {
+                    match self.hearing.frame(&frame??) {
                         Ok(None) => {}
                         Ok(Some(Told::End(why))) => return Some(why),
                         Ok(Some(told)) => self.take(away, node, told),

@@ -6,8 +6,11 @@
 mod ask;
 mod bundle;
 mod hear;
+mod heard;
 mod places;
 pub(super) mod tell;
+
+use heard::Hearing;
 
 pub(crate) use hear::Ears;
 pub(crate) use tell::Tellers;
@@ -35,12 +38,20 @@ pub(crate) struct Away {
     shelf: Mutex<wire::bundle::Shelf>,
     /// A newer bundle is wanted than the one that is here.
     behind: Notify,
+    hearing: Hearing,
 }
 
 impl Away {
     /// By this transport.
     pub(crate) fn new(mesh: Arc<Mesh>, runtime: Handle) -> Away {
-        Away { mesh, runtime, places: Mutex::default(), shelf: Mutex::default(), behind: Notify::new() }
+        Away {
+            mesh,
+            runtime,
+            places: Mutex::default(),
+            shelf: Mutex::default(),
+            behind: Notify::new(),
+            hearing: Hearing::default(),
+        }
     }
 
     /// Where what takes time runs.
@@ -55,6 +66,11 @@ impl Away {
 
     fn places(&self) -> MutexGuard<'_, Places> {
         lock(&self.places)
+    }
+
+    /// Whom to ask about a cell.
+    fn whom(&self, cell: CellId) -> Option<NodeId> {
+        self.places().whom(cell, |node| self.answers(node))
     }
 
     async fn open(&self, node: NodeId, protocol: Protocol) -> Result<Streams, OpenError> {
@@ -101,8 +117,7 @@ impl Away {
 
     /// About pods, to whoever leads a cell.
     pub(super) fn schedule_with_leader(&self, cell: CellId, message: &wire::schedule::Message) {
-        let leader = self.places().whom(cell);
-        if let Some(node) = leader {
+        if let Some(node) = self.whom(cell) {
             self.schedule(node, message);
         }
     }
@@ -119,8 +134,7 @@ impl Away {
 
     /// A sign of life, to whoever leads the registry.
     pub(super) fn live(&self, registry: CellId, sign: &SignOfLife) {
-        let leader = self.places().whom(registry);
-        if let Some(node) = leader {
+        if let Some(node) = self.whom(registry) {
             self.send(node, LIFE, Bytes::copy_from_slice(&sign.encode()));
         }
     }
@@ -148,6 +162,9 @@ impl Incoming {
 
     fn take(&self, peer: &Peer, protocol: Protocol, message: &[u8]) -> Result<(), agree::DecodeError> {
         let (Some(work), Some(driver)) = (self.work.upgrade(), self.driver.upgrade()) else { return Ok(()) };
+        if let Some(away) = driver.away.get() {
+            away.hearing.heard(peer.node);
+        }
         match protocol {
             CELL if may_keep(peer.roles) => driver.cells_said(peer.node, &Bytes::copy_from_slice(message))?,
             CELL => {

@@ -22,14 +22,26 @@ impl Places {
         self.contacts = contacts;
     }
 
-    /// Whom to ask about a cell: who led it last, or one after the other of those who may know.
-    pub(crate) fn whom(&mut self, cell: CellId) -> Option<NodeId> {
-        if let Some(node) = self.leads.get(&cell) {
-            return Some(*node);
+    /// Whom to ask about a cell: who led it last, or one after the other of those who may know; first those that answer.
+    pub(crate) fn whom(&mut self, cell: CellId, answers: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+        let last = self.leads.get(&cell).copied();
+        if last.is_some_and(&answers) {
+            return last;
         }
-        let node = self.contacts.get(self.turn % self.contacts.len().max(1)).copied();
-        self.turn = self.turn.wrapping_add(usize::from(node.is_some()));
-        node
+        let from = self.turn % self.contacts.len().max(1);
+        let mut in_turn = self.contacts.iter().copied().cycle().skip(from).take(self.contacts.len()).enumerate();
+        let next = in_turn.find(|(_, node)| answers(*node));
+        // Nobody is known to answer: somebody may.
+        let next = next.or_else(|| last.map(|node| (0, node))).or_else(|| Some((0, *self.contacts.get(from)?)));
+        let (passed, node) = next?;
+        self.turn = self.turn.wrapping_add(passed + 1);
+        Some(node)
+    }
+
+    /// All who may be asked, but one.
+    pub(crate) fn others(&self, but: NodeId) -> impl Iterator<Item = NodeId> {
+        let all: Vec<NodeId> = self.contacts.iter().copied().filter(|n| *n != but).collect();
+        all.into_iter()
     }
 
     /// Who led the cell when it was asked last.
@@ -67,15 +79,21 @@ mod tests {
         let (cell, other) = (CellId(Uid(1)), CellId(Uid(2)));
         let node = |n| NodeId([n; 32]);
         let mut places = Places::default();
-        assert_eq!(places.whom(cell), None);
+        let all = |_| true;
+        assert_eq!(places.whom(cell, all), None);
         places.contacts_are(vec![node(1), node(2)]);
-        let asked: Vec<_> = (0..3).filter_map(|_| places.whom(cell)).collect();
+        let asked: Vec<_> = (0..3).filter_map(|_| places.whom(cell, all)).collect();
         assert_eq!(asked, [node(1), node(2), node(1)]);
         places.leads(cell, node(7));
-        assert_eq!((places.whom(cell), places.leader(cell)), (Some(node(7)), Some(node(7))));
+        assert_eq!((places.whom(cell, all), places.leader(cell)), (Some(node(7)), Some(node(7))));
         places.leads_not(cell, node(8));
-        assert_eq!(places.whom(cell), Some(node(7)), "what another does not lead says nothing");
+        assert_eq!(places.whom(cell, all), Some(node(7)), "what another does not lead says nothing");
+        let but_seven = |n| n != node(7);
+        assert_eq!(places.whom(cell, but_seven), Some(node(2)), "one that does not answer is not waited for");
         places.leads_not(cell, node(7));
-        assert_eq!((places.leader(cell), places.whom(other)), (None, Some(node(2))));
+        assert_eq!((places.leader(cell), places.whom(other, all)), (None, Some(node(1))));
+        assert_eq!((0..2).filter_map(|_| places.whom(cell, |n| n == node(1))).collect::<Vec<_>>(), [node(1); 2]);
+        assert!(places.whom(cell, |_| false).is_some(), "if nobody is known to answer, somebody may");
+        assert_eq!(places.others(node(1)).collect::<Vec<_>>(), [node(2)]);
     }
 }
