@@ -15,6 +15,7 @@ mod day_to_day;
 mod env_and_volumes;
 mod first_objects;
 mod hosts;
+mod hosts_fail;
 mod images_and_runtime;
 mod inside_a_pod;
 mod joined_hosts;

@@ -1,6 +1,6 @@
 //! One `beemesh up`, started, killed and started again.
 
-use crate::{Kubectl, Loss, Machine, Place, process, until};
+use crate::{Answer, Kubectl, Loss, Machine, Place, process, until};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -190,11 +190,19 @@ impl Node {
     /// # Errors
     /// If it refuses; what it said is part of the error.
     pub fn invite(&self, flags: &[&str]) -> Result<String> {
+        let ticket = self.beemesh(&[&["invite"], flags].concat())?.success()?;
+        Ok(ticket.trim_end().to_owned())
+    }
+
+    /// Runs a command of the operator's on the node's machine to its end, whatever that is.
+    ///
+    /// # Errors
+    /// If it has no machine of its own, or the command does not end.
+    pub fn beemesh(&self, args: &[&str]) -> Result<Answer> {
         let data = self.options.data.to_str().context("a path of the stage is UTF-8")?;
-        let machine = self.options.machine.as_ref().context("a node of a machine invites")?;
+        let machine = self.options.machine.as_ref().context("the node has no machine of its own")?;
         let program = machine.program("beemesh");
-        let args = [&[&program, "invite", "--data", data][..], flags].concat();
-        Ok(machine.ok(&args)?.trim_end().to_owned())
+        machine.run(&[&[program.as_str()], args, &["--data", data]].concat())
     }
 
     fn still_runs(&mut self) -> Result<()> {

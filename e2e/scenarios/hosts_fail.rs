@@ -1,0 +1,162 @@
+//! Hosts of one mesh fail, one after the other and all at once: whoever is left answers, nothing acknowledged is lost, and
+//! nobody has to do anything.
+
+use crate::hosts::{Hosts, story_of_a_mesh};
+use crate::with_pods::SOON;
+use anyhow::{Context, Result, bail, ensure};
+use e2e::{Kubectl, Loss, until};
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+const NAMES: [&str; 3] = ["ant", "bee", "cow"];
+/// A single request is given up after so long, and said again.
+const ONCE: &str = "--request-timeout=30s";
+
+const WEB: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 6
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      topologySpreadConstraints:
+      - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {app: web}}}
+      containers:
+      - {name: main, image: 'busybox:1.36', command: [sleep, '100000']}
+";
+
+/// What was acknowledged to those who wrote.
+#[derive(Default)]
+struct Written {
+    names: Mutex<BTreeSet<String>>,
+    stop: AtomicBool,
+}
+
+impl Written {
+    /// Writes through one host until told to stop. What is refused is no failure: it says that nothing, or perhaps something, came
+    /// of it.
+    fn write(&self, kubectl: &Kubectl, by: &str) -> Result<()> {
+        for n in 0.. {
+            if self.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let name = format!("w-{by}-{n}");
+            if kubectl.run(&["create", "configmap", &name, ONCE])?.succeeded() {
+                self.names.lock().unwrap().insert(name);
+            }
+        }
+        Ok(())
+    }
+
+    fn are_all_at(&self, kubectl: &Kubectl) -> Result<usize> {
+        let listed = kubectl.ok(&["get", "configmaps", "-o", "jsonpath={.items[*].metadata.name}"])?;
+        let listed: BTreeSet<&str> = listed.split_whitespace().collect();
+        let names = self.names.lock().unwrap();
+        let lost: Vec<&String> = names.iter().filter(|n| !listed.contains(n.as_str())).collect();
+        ensure!(lost.is_empty(), "acknowledged and not there: {lost:?}");
+        Ok(names.len())
+    }
+}
+
+/// Waits until every cell that `ant` keeps has three voters and a leader.
+fn all_have_three_keepers(mesh: &Hosts) -> Result<()> {
+    for host in &mesh.hosts {
+        until("three voters of every cell", SOON, || {
+            let said = host.node.beemesh(&["cells"])?.success()?;
+            let rows: Vec<&str> = said.lines().skip(1).collect();
+            let three = |row: &&str| row.split_whitespace().any(|word| word == "3");
+            Ok((rows.len() >= 6 && rows.iter().all(three)).then_some(()))
+        })
+        .with_context(|| format!("at {}", host.machine.name()))?;
+    }
+    Ok(())
+}
+
+/// How long it takes until a host takes a write.
+fn takes_writes(kubectl: &Kubectl, name: &str, since: Instant) -> Result<Duration> {
+    let mut said = String::new();
+    for n in 0..200 {
+        let answer = kubectl.run(&["create", "configmap", &format!("{name}-{n}"), "--request-timeout=3s"])?;
+        if answer.succeeded() {
+            return Ok(since.elapsed());
+        }
+        said = answer.told();
+    }
+    bail!("no write was taken: {said}")
+}
+
+fn ready_pods(kubectl: &Kubectl, but: &str) -> Result<usize> {
+    let rows = r#"jsonpath={range .items[*]}{.spec.nodeName}{" "}{.status.phase}{" "}{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}"#;
+    let rows = kubectl.ok(&["get", "pods", "-l", "app=web", "-o", rows, ONCE])?;
+    Ok(rows.lines().filter(|r| !r.starts_with(but) && r.ends_with("Running True")).count())
+}
+
+#[test]
+fn any_host_can_lose_its_power_and_then_all_at_once() -> Result<()> {
+    story_of_a_mesh("hosts-fail", &NAMES, |mesh| {
+        all_have_three_keepers(mesh)?;
+        mesh.hosts[0].kubectl.ok_with(&["apply", "-f", "-"], WEB)?;
+        let written = Written::default();
+        for (n, name) in NAMES.iter().enumerate() {
+            let kubectl = mesh.hosts[(n + 1) % 3].kubectl.clone();
+            until("six pods", SOON, || Ok((ready_pods(&kubectl, "-")? >= 6).then_some(())))?;
+            let writers: Vec<Kubectl> = (0..3).filter(|m| *m != n).map(|m| mesh.hosts[m].kubectl.clone()).collect();
+            written.stop.store(false, Ordering::Relaxed);
+            std::thread::scope(|scope| -> Result<()> {
+                let threads: Vec<_> = writers
+                    .iter()
+                    .enumerate()
+                    .map(|(w, kubectl)| {
+                        let (by, written) = (format!("{name}-{w}"), &written);
+                        scope.spawn(move || written.write(kubectl, &by))
+                    })
+                    .collect();
+                let mut told = || -> Result<()> {
+                    until("some writes", SOON, || Ok((written.names.lock().unwrap().len() > 5 * (n + 1)).then_some(())))?;
+                    let cut = Instant::now();
+                    mesh.hosts[n].power_cut(Loss::Everything)?;
+                    for (w, kubectl) in writers.iter().enumerate() {
+                        let after = takes_writes(kubectl, &format!("after-{name}-{w}"), cut)?;
+                        println!("{name} is off: writes through another gateway {} ms later", after.as_millis());
+                    }
+                    // LEASES
+                    println!("{name} is off: all pods run elsewhere {} ms later", cut.elapsed().as_millis());
+                    let back = Instant::now();
+                    mesh.hosts[n].node.start_again()?;
+                    println!("{name} is on again and answers {} ms later", back.elapsed().as_millis());
+                    Ok(())
+                };
+                let told = told();
+                written.stop.store(true, Ordering::Relaxed);
+                for thread in threads {
+                    thread.join().unwrap()?;
+                }
+                told
+            })
+            .with_context(|| format!("without {name}"))?;
+            all_have_three_keepers(mesh)?;
+            for host in &mesh.hosts {
+                written.are_all_at(&host.kubectl)?;
+            }
+        }
+
+        // All at once.
+        mesh.each(|host| host.power_cut(Loss::Everything))?;
+        let on = Instant::now();
+        mesh.each(|host| host.node.start_again().map(drop))?;
+        println!("all were off: all answer {} ms after they were switched on", on.elapsed().as_millis());
+        all_have_three_keepers(mesh)?;
+        for host in &mesh.hosts {
+            let all = written.are_all_at(&host.kubectl)?;
+            println!("{}: {all} acknowledged writes are there", host.machine.name());
+        }
+        let kubectl = &mesh.hosts[0].kubectl;
+        until("six pods again", SOON, || Ok((ready_pods(kubectl, "-")? >= 6).then_some(())))
+    })
+}
