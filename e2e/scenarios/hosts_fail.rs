@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-const NAMES: [&str; 3] = ["ant", "bee", "cow"];
+pub(crate) const NAMES: [&str; 3] = ["ant", "bee", "cow"];
 /// A single request is given up after so long, and said again.
 const ONCE: &str = "--request-timeout=30s";
 
@@ -33,7 +33,7 @@ spec:
 
 /// What was acknowledged to those who wrote.
 #[derive(Default)]
-struct Written {
+pub(crate) struct Written {
     names: Mutex<BTreeSet<String>>,
     stop: AtomicBool,
 }
@@ -54,7 +54,25 @@ impl Written {
         Ok(())
     }
 
-    fn are_all_at(&self, kubectl: &Kubectl) -> Result<usize> {
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.names.lock().unwrap().len()
+    }
+
+    /// Has all of these write while something is done, each in its own thread.
+    pub(crate) fn meanwhile(&self, by: &str, writers: &[Kubectl], act: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.stop.store(false, Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            let begin = |(n, kubectl)| scope.spawn(move || self.write(kubectl, &format!("{by}-{n}")));
+            let threads: Vec<_> = writers.iter().enumerate().map(begin).collect();
+            let done = act();
+            self.stop.store(true, Ordering::Relaxed);
+            threads.into_iter().try_for_each(|thread| thread.join().unwrap())?;
+            done
+        })
+    }
+
+    pub(crate) fn are_all_at(&self, kubectl: &Kubectl) -> Result<usize> {
         let listed = kubectl.ok(&["get", "configmaps", "-o", "jsonpath={.items[*].metadata.name}"])?;
         let listed: BTreeSet<&str> = listed.split_whitespace().collect();
         let names = self.names.lock().unwrap();
@@ -65,7 +83,7 @@ impl Written {
 }
 
 /// Waits until every cell that `ant` keeps has three voters and a leader.
-fn all_have_three_keepers(mesh: &Hosts) -> Result<()> {
+pub(crate) fn all_have_three_keepers(mesh: &Hosts) -> Result<()> {
     for host in &mesh.hosts {
         until("three voters of every cell", SOON, || {
             let said = host.node.beemesh(&["cells"])?.success()?;
@@ -79,7 +97,7 @@ fn all_have_three_keepers(mesh: &Hosts) -> Result<()> {
 }
 
 /// How long it takes until a host takes a write.
-fn takes_writes(kubectl: &Kubectl, name: &str, since: Instant) -> Result<Duration> {
+pub(crate) fn takes_writes(kubectl: &Kubectl, name: &str, since: Instant) -> Result<Duration> {
     let mut said = String::new();
     for n in 0..200 {
         let answer = kubectl.run(&["create", "configmap", &format!("{name}-{n}"), "--request-timeout=3s"])?;
@@ -107,18 +125,10 @@ fn any_host_can_lose_its_power_and_then_all_at_once() -> Result<()> {
             let kubectl = mesh.hosts[(n + 1) % 3].kubectl.clone();
             until("six pods", SOON, || Ok((ready_pods(&kubectl, "-")? >= 6).then_some(())))?;
             let writers: Vec<Kubectl> = (0..3).filter(|m| *m != n).map(|m| mesh.hosts[m].kubectl.clone()).collect();
-            written.stop.store(false, Ordering::Relaxed);
-            std::thread::scope(|scope| -> Result<()> {
-                let threads: Vec<_> = writers
-                    .iter()
-                    .enumerate()
-                    .map(|(w, kubectl)| {
-                        let (by, written) = (format!("{name}-{w}"), &written);
-                        scope.spawn(move || written.write(kubectl, &by))
-                    })
-                    .collect();
-                let mut told = || -> Result<()> {
-                    until("some writes", SOON, || Ok((written.names.lock().unwrap().len() > 5 * (n + 1)).then_some(())))?;
+            written
+                .meanwhile(name, &writers, || {
+                    let before = written.count();
+                    until("some writes", SOON, || Ok((written.count() > before + 5).then_some(())))?;
                     let cut = Instant::now();
                     mesh.hosts[n].power_cut(Loss::Everything)?;
                     for (w, kubectl) in writers.iter().enumerate() {
@@ -131,15 +141,8 @@ fn any_host_can_lose_its_power_and_then_all_at_once() -> Result<()> {
                     mesh.hosts[n].node.start_again()?;
                     println!("{name} is on again and answers {} ms later", back.elapsed().as_millis());
                     Ok(())
-                };
-                let told = told();
-                written.stop.store(true, Ordering::Relaxed);
-                for thread in threads {
-                    thread.join().unwrap()?;
-                }
-                told
-            })
-            .with_context(|| format!("without {name}"))?;
+                })
+                .with_context(|| format!("without {name}"))?;
             all_have_three_keepers(mesh)?;
             for host in &mesh.hosts {
                 written.are_all_at(&host.kubectl)?;

@@ -16,6 +16,7 @@ mod env_and_volumes;
 mod first_objects;
 mod hosts;
 mod hosts_fail;
+mod hosts_suffer;
 mod images_and_runtime;
 mod inside_a_pod;
 mod joined_hosts;

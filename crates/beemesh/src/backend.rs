@@ -136,7 +136,7 @@ impl Node {
             if answered || !astray {
                 self.driver.note(id, answered);
             }
-            match retry.next(clock::now().mono, &settled.outcome) {
+            match retry.next(clock::now().mono, &settled.outcome, || self.driver.absent(id)) {
                 Next::Give => return settled,
                 Next::Refuse(status) => return Settled { outcome: Outcome::Refused(status), events: None },
                 Next::WaitUntil(at) => {
@@ -170,7 +170,7 @@ impl Node {
                 return Ok(None);
             }
             let outcome = self.driver.collect_at_leader(cell, storage.into(), at, after, retry.until()).await;
-            match (retry.next(clock::now().mono, &outcome), outcome) {
+            match (retry.next(clock::now().mono, &outcome, || self.driver.absent(cell)), outcome) {
                 (Next::Give, outcome @ (Outcome::Collected(_) | Outcome::Recalled(_))) => return Ok(Some(outcome)),
                 (Next::Give, other) => return Err(refusal(other)),
                 (Next::Refuse(status), _) => return Err(status),

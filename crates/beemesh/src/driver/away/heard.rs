@@ -3,9 +3,10 @@
 //! Every member says something once a second ([`crate::driver::keep`]). A link by which nothing comes any more is up for a
 //! quarter of a minute yet, and whoever asked by it would wait so long.
 
-use super::{Away, lock};
+use super::{Away, Driver, lock};
 use crate::driver::clock;
-use base::{NodeId, Time};
+use base::{CellId, NodeId, Time};
+use node::gateway::Absent;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Mutex;
@@ -36,6 +37,29 @@ impl Hearing {
     fn is_silent(&self, node: NodeId) -> bool {
         let now = clock::now().mono;
         lock(&self.0).get(&node).is_some_and(|at| now.since(*at) > SILENT_AFTER)
+    }
+}
+
+impl Driver {
+    /// Who of a cell's keepers does not answer, if these are so many that nobody can lead it: as far as a replica here knows.
+    pub(crate) fn absent(&self, cell: CellId) -> Option<Absent> {
+        let away = self.away()?;
+        let voters = self.cell(cell)?.look(|c| {
+            let keepers = &c.member().cell().keepers().now.keepers;
+            let voters = || keepers.iter().filter(|k| k.votes).map(|k| k.node).collect::<Vec<_>>();
+            c.leader().is_none().then(voters)
+        })?;
+        let silent: Vec<NodeId> =
+            voters.iter().copied().filter(|node| *node != self.node() && !away.answers(*node)).collect();
+        if voters.is_empty() || silent.len() * 2 < voters.len() {
+            return None;
+        }
+        let bundle = self.bundle();
+        let name = |node: &NodeId| {
+            let known = bundle.members().find(|(_, member)| member.node == *node);
+            known.map_or_else(|| node.short().to_string(), |(name, _)| name.to_string())
+        };
+        Some(Absent { voters: voters.len(), names: silent.iter().map(name).collect() })
     }
 }
 
