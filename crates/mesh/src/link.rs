@@ -10,7 +10,7 @@ use crate::{Why, message, stream};
 use base::{NodeId, Wall};
 use identity::{Proven, Refusal, Roles, lifetime};
 use iroh::endpoint::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedMutexGuard, watch};
@@ -73,6 +73,7 @@ pub(crate) struct Link {
     pub(crate) used: Used,
     pub(crate) streams: Arc<AtomicUsize>,
     proven: Mutex<(Proven, Arc<Peer>)>,
+    clock_ahead_ms: AtomicI64,
     started: AtomicBool,
     ended: Mutex<Option<Why>>,
 }
@@ -96,6 +97,11 @@ impl Link {
     /// What its chain proved.
     pub(crate) fn proven(&self) -> Proven {
         lock(&self.proven).0.clone()
+    }
+
+    /// By how much the peer's clock was ahead when it last said hello.
+    pub(crate) fn clock_ahead_ms(&self) -> i64 {
+        self.clock_ahead_ms.load(Ordering::Relaxed)
     }
 
     fn prove_again(&self, proven: Proven) {
@@ -189,13 +195,14 @@ pub(crate) async fn greet(
         let sealed = inner.hello(dial, seen, 0).seal(&own, Side::Dialed, &binding);
         write_frame(&mut send, HELLO, &sealed.map_err(|_| Why::NoIdentity)?, node, &connection).await?;
         let received = read_hello(inner, &mut recv, node, &connection).await?;
+        let ahead = ahead_ms(inner.config.clock.now(), received.hello.wall);
         let proven = verify(inner, &own, &received, node, Side::Accepted, &binding)?;
         let majors = negotiate(inner, &received.hello, node)?;
         write_frame(&mut send, SETTLED, b"", node, &connection).await?;
         // Of a dial made here the peer says nothing in `seen` that it did not hear before.
         let seen = if seen.boot == received.hello.boot { seen.dial } else { 0 };
         let origin = Origin { boot: received.hello.boot, dialed_here: true, dial, seen };
-        Ok((link(inner, connection.clone(), node, origin, majors, proven), send, recv, turn))
+        Ok((link(inner, connection.clone(), origin, majors, proven, (node, ahead)), send, recv, turn))
     };
     let greeted = timeout(within, greeted).await.unwrap_or(Err(Why::Silent { node, within }));
     match greeted {
@@ -214,6 +221,7 @@ pub(crate) async fn hear(inner: &Inner, connection: Connection, peer: &PeerState
         let own = standing.borrow_and_update().clone().ok_or(Why::NoIdentity)?;
         let (mut send, mut recv) = connection.accept_bi().await.map_err(|e| lost(node, &e))?;
         let received = read_hello(inner, &mut recv, node, &connection).await?;
+        let ahead = ahead_ms(inner.config.clock.now(), received.hello.wall);
         let proven = verify(inner, &own, &received, node, Side::Dialed, &binding)?;
         let majors = negotiate(inner, &received.hello, node)?;
         let Hello { boot, dial, seen, .. } = received.hello;
@@ -229,7 +237,7 @@ pub(crate) async fn hear(inner: &Inner, connection: Connection, peer: &PeerState
             (SETTLED, body) if body.is_empty() => {}
             _ => return Err(Why::Violation { node, what: "it did not settle after the hello" }),
         }
-        Ok((link(inner, connection.clone(), node, origin, majors, proven), send, recv, turn))
+        Ok((link(inner, connection.clone(), origin, majors, proven, (node, ahead)), send, recv, turn))
     };
     let heard = timeout(within, heard).await.unwrap_or(Err(Why::Silent { node, within }));
     match heard {
@@ -243,10 +251,10 @@ pub(crate) async fn hear(inner: &Inner, connection: Connection, peer: &PeerState
 fn link(
     inner: &Inner,
     connection: Connection,
-    node: NodeId,
     origin: Origin,
     majors: Vec<Option<u16>>,
     proven: Proven,
+    (node, clock_ahead_ms): (NodeId, i64),
 ) -> Arc<Link> {
     let spoken = inner.names.iter().zip(&majors).filter_map(|(name, major)| Some(Protocol::new(name, (*major)?)));
     let peer = Arc::new(Peer {
@@ -271,6 +279,7 @@ fn link(
         used: Used::now(),
         streams: Arc::default(),
         proven: Mutex::new((proven, peer)),
+        clock_ahead_ms: AtomicI64::new(clock_ahead_ms),
         started: AtomicBool::default(),
         ended: Mutex::default(),
     })
@@ -319,6 +328,11 @@ fn verify(
         refusal => Why::Identity { node, refusal: Box::new(refusal), clocks: clocks(now, received.hello.wall) },
     })?;
     if received.is_bound(side, binding) { Ok(proven) } else { Err(Why::Unbound(node)) }
+}
+
+/// By how many milliseconds the clock there is ahead of the one here.
+fn ahead_ms(here: Wall, there: Wall) -> i64 {
+    i64::try_from(i128::from(there.0) - i128::from(here.0)).unwrap_or(if there > here { i64::MAX } else { i64::MIN })
 }
 
 /// Something to say if the clocks are so far apart that certificates fail by it.
@@ -464,10 +478,12 @@ async fn look(
         return Err(Why::Violation { node, what: "it shows its SVID too often" });
     }
     *last = received.hello.sequence;
+    let ahead = ahead_ms(inner.config.clock.now(), received.hello.wall);
     let own = inner.standing.borrow().clone().ok_or(Why::NoIdentity)?;
     let proven = verify(inner, &own, &received, node, side, binding)?;
     inner.counting.renewals.one();
     link.prove_again(proven);
+    link.clock_ahead_ms.store(ahead, Ordering::Relaxed);
     inner.renewed(node);
     Ok(())
 }

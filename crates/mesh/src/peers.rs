@@ -8,6 +8,7 @@ use crate::error::{SendError, chain};
 use crate::hello::{self, Hello, Seen, Standing};
 use crate::join::{self, JOIN};
 use crate::link::{self, Control, Link};
+use crate::look::Ended;
 use crate::peer::{Held, News, PeerState};
 use crate::socket::Socket;
 use crate::{Config, Protocol, Why};
@@ -59,6 +60,7 @@ pub(crate) struct Inner {
     news: Mutex<BTreeSet<NodeId>>,
     has_news: Notify,
     telling: Mutex<Bucket>,
+    pub(crate) ended: Mutex<Ended>,
 }
 
 impl Inner {
@@ -94,6 +96,7 @@ impl Inner {
             news: Mutex::default(),
             has_news: Notify::new(),
             telling: Mutex::new(Bucket::new(TOLD_PER_SECOND, TOLD_PER_SECOND * 10, now)),
+            ended: Mutex::default(),
             config,
         }
     }
@@ -539,9 +542,11 @@ async fn until_closed(inner: Arc<Inner>, peer: Arc<PeerState>, link: Arc<Link>) 
     let why = link.ended(&error);
     inner.counting.links_down.one();
     tracing::info!(%why, "link down");
+    let told = why.to_string();
     if !peer.removed(&link, why, &inner.config.limits, &inner.chance) || inner.is_stopped() {
         return;
     }
+    inner.note_end(peer.node, told);
     inner.note(peer.node);
     if peer.needs_link() {
         inner.dial_if_needed(&peer);

@@ -407,3 +407,21 @@ async fn two_on_one_network_find_each_other_by_mdns_if_they_are_told_to() {
     let (a, b) = (a.of(&founder).await, b.of(&founder).await);
     a.mesh.open(b.id(), CELL).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_tells_who_dialled_where_the_peer_is_seen_and_whose_clock_is_ahead() {
+    let founder = Founder::new();
+    let (a, b) = two(&founder).await;
+    b.set_clock(NOW + Duration::from_secs(7));
+    assert_eq!(a.mesh.last_linked(b.id()), None);
+    link(&a, &b).await;
+    let [to_b] = &a.mesh.links()[..] else { panic!("one link") };
+    let [to_a] = &b.mesh.links()[..] else { panic!("one link") };
+    assert_eq!((to_b.peer.node, to_b.dialed_here, to_b.clock_ahead_ms), (b.id(), true, 7000));
+    assert_eq!((to_a.peer.node, to_a.dialed_here, to_a.clock_ahead_ms), (a.id(), false, -7000));
+    let at = |seen: Option<std::net::SocketAddr>, of: &support::Node| of.mesh.bound().contains(&seen.unwrap());
+    assert!(at(to_b.seen_at, &b) && at(to_a.seen_at, &a), "{to_b:?} {to_a:?}");
+    assert!(to_b.round_trip.is_some());
+    b.mesh.close().await;
+    until("the end is noted", || a.mesh.last_linked(b.id()).is_some_and(|(_, why)| !why.is_empty())).await;
+}
