@@ -1,14 +1,14 @@
-//! What `beemesh status`, `cells` and `invite` ask a running node, over a socket in its data directory that only its
+//! What the operator's commands ask a running node, over a socket in its data directory that only its
 //! owner may open: one connection, one question, one answer, each a line of JSON that names its version.
 
 use crate::backend::Node;
+use crate::cells::{self, CellReport, FailedReport, of_cell, of_failed};
 use crate::cli::exit::Exit;
 use crate::driver::Driver;
 use crate::invite::{Asked, Invited, invite};
+use crate::nodes::{self, NodesReport};
 use ::mesh::Mesh;
 use anyhow::{Context, Result};
-use base::CellId;
-use node::cell::{Cell, Role};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -48,6 +48,10 @@ pub(crate) enum Question {
     Report,
     /// A ticket.
     Invite(Asked),
+    /// Who belongs to the mesh.
+    Nodes,
+    /// The cells it keeps.
+    Cells,
 }
 
 /// What is answered.
@@ -58,6 +62,15 @@ pub(crate) enum Answer {
     Report(Box<Report>),
     /// A ticket.
     Invited(Invited),
+    /// Who belongs to the mesh.
+    Nodes(Box<NodesReport>),
+    /// The cells it keeps, and those it could not start.
+    Cells {
+        /// The cells.
+        cells: Vec<CellReport>,
+        /// What it holds and could not start.
+        failed: Vec<FailedReport>,
+    },
     /// It was not done.
     Refused {
         /// The exit code of the command that asked.
@@ -128,50 +141,6 @@ pub(crate) struct Report {
     pub(crate) cells: Vec<CellReport>,
     /// The cells it holds and could not start.
     pub(crate) failed: Vec<FailedReport>,
-}
-
-/// What it says of a cell that could not be started: what the cell holds stays as it is.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct FailedReport {
-    /// The cell's id.
-    pub(crate) id: String,
-    /// `root`, `registry` or `namespace`.
-    pub(crate) role: String,
-    /// The namespace's name.
-    pub(crate) namespace: String,
-    /// What is wrong with it.
-    pub(crate) why: String,
-}
-
-/// What it says of a cell.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct CellReport {
-    /// The cell's id.
-    pub(crate) id: String,
-    /// `root`, `registry` or `namespace`.
-    pub(crate) role: String,
-    /// The namespace's name.
-    pub(crate) namespace: String,
-    /// `leader`, `follower`, `candidate`.
-    pub(crate) part: String,
-    /// How many vote.
-    pub(crate) voters: usize,
-    /// Raft's term.
-    pub(crate) term: u64,
-    /// The last entry committed.
-    pub(crate) commit: u64,
-    /// The last entry applied.
-    pub(crate) applied: u64,
-    /// Its newest revision.
-    pub(crate) revision: u64,
-    /// How many objects it holds.
-    pub(crate) objects: usize,
-    /// Bytes of them.
-    pub(crate) bytes: u64,
-    /// Requests that wait for it.
-    pub(crate) waiting: usize,
 }
 
 /// Where a node's socket is.
@@ -250,6 +219,11 @@ impl About {
                 Ok(made) => Answer::Invited(made),
                 Err((exit, why)) => Answer::Refused { exit: exit as u8, why },
             },
+            Ok(Question::Nodes) => Answer::Nodes(Box::new(nodes::nodes(&self.backend, &self.mesh, &self.name).await)),
+            Ok(Question::Cells) => Answer::Cells {
+                cells: cells::cells(&self.backend, &self.name).await,
+                failed: self.driver.failed().into_iter().map(of_failed).collect(),
+            },
             Err(refused) => refused,
         };
         let bytes = line(&answer).unwrap_or_default();
@@ -274,44 +248,6 @@ impl About {
             cells: self.driver.all().iter().map(|c| c.look(of_cell)).collect(),
             failed: self.driver.failed().into_iter().map(of_failed).collect(),
         }
-    }
-}
-
-fn named(role: &Role) -> (&str, &str) {
-    match role {
-        Role::Root => ("root", ""),
-        Role::Registry => ("registry", ""),
-        Role::Namespace(name) => ("namespace", name),
-    }
-}
-
-fn of_failed((id, role, why): (CellId, Role, String)) -> FailedReport {
-    let (role, namespace) = named(&role);
-    FailedReport { id: id.to_string(), role: role.into(), namespace: namespace.into(), why }
-}
-
-fn of_cell(cell: &Cell) -> CellReport {
-    let replica = cell.member().replica();
-    let (applied, commit) = replica.progress();
-    let (role, namespace) = named(&cell.config().role);
-    let part = match replica.role() {
-        agree::raft::Role::Leader => "leader",
-        agree::raft::Role::Candidate => "candidate",
-        agree::raft::Role::Follower { .. } => "follower",
-    };
-    CellReport {
-        id: cell.config().cell.to_string(),
-        role: role.into(),
-        namespace: namespace.into(),
-        part: part.into(),
-        voters: replica.members().voters.len(),
-        term: replica.term(),
-        commit,
-        applied,
-        revision: cell.state().revision().get(),
-        objects: cell.state().len(),
-        bytes: cell.state().bytes(),
-        waiting: cell.waiting(),
     }
 }
 

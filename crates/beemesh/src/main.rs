@@ -2,6 +2,7 @@
 
 mod admin;
 mod backend;
+mod cells;
 mod cli;
 mod config;
 mod driver;
@@ -18,6 +19,7 @@ mod mesh;
 mod metrics;
 mod net;
 mod node_object;
+mod nodes;
 mod pods;
 mod register;
 mod standing;
@@ -63,7 +65,8 @@ fn run(args: Args) -> anyhow::Result<()> {
         }
         Command::Invite(invite) => cli::invite::run(&invite),
         Command::Status(show) => cli::show::status(&show),
-        Command::Cells(show) => cli::show::cells(&show),
+        Command::Nodes(show) => cli::nodes::run(&show),
+        Command::Cells(show) => cli::cells::run(&show),
         Command::Man => {
             clap_mangen::Man::new(Args::command()).render(&mut std::io::stdout())?;
             Ok(())

@@ -5,8 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub(crate) mod ask;
+pub(crate) mod cells;
+pub(crate) mod columns;
 pub(crate) mod exit;
 pub(crate) mod invite;
+pub(crate) mod nodes;
 pub(crate) mod show;
 
 /// Global mesh computing: one small program on every machine, no machine special.
@@ -27,7 +30,9 @@ pub(crate) enum Command {
     Join(Box<Join>),
     /// Show how this machine's node is
     Status(Show),
-    /// Show the cells this machine's node keeps
+    /// Show every node of the mesh, and how this machine's node knows it
+    Nodes(Show),
+    /// Show the cells this machine's node keeps, who keeps them with it, and how far each is
     Cells(Show),
     /// Print the man page
     #[command(hide = true)]
