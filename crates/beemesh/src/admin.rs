@@ -5,6 +5,7 @@ use crate::backend::Node;
 use crate::cells::{self, CellReport, FailedReport, of_cell, of_failed};
 use crate::cli::exit::Exit;
 use crate::driver::Driver;
+use crate::expel::{self, Expelled};
 use crate::invite::{Asked, Invited, invite};
 use crate::nodes::{self, NodesReport};
 use ::mesh::Mesh;
@@ -52,6 +53,8 @@ pub(crate) enum Question {
     Nodes,
     /// The cells it keeps.
     Cells,
+    /// That another node be expelled.
+    Expel(expel::Asked),
 }
 
 /// What is answered.
@@ -71,6 +74,8 @@ pub(crate) enum Answer {
         /// What it holds and could not start.
         failed: Vec<FailedReport>,
     },
+    /// A node is expelled.
+    Expelled(Box<Expelled>),
     /// It was not done.
     Refused {
         /// The exit code of the command that asked.
@@ -223,6 +228,10 @@ impl About {
             Ok(Question::Cells) => Answer::Cells {
                 cells: cells::cells(&self.backend, &self.name).await,
                 failed: self.driver.failed().into_iter().map(of_failed).collect(),
+            },
+            Ok(Question::Expel(asked)) => match expel::expel(&self.backend, &self.mesh, &asked).await {
+                Ok(done) => Answer::Expelled(Box::new(done)),
+                Err((exit, why)) => Answer::Refused { exit: exit as u8, why },
             },
             Err(refused) => refused,
         };

@@ -6,6 +6,7 @@ mod cells;
 mod cli;
 mod config;
 mod driver;
+mod expel;
 mod files;
 mod invite;
 mod issue;
@@ -67,6 +68,7 @@ fn run(args: Args) -> anyhow::Result<()> {
         Command::Status(show) => cli::show::status(&show),
         Command::Nodes(show) => cli::nodes::run(&show),
         Command::Cells(show) => cli::cells::run(&show),
+        Command::Expel(expel) => cli::expel::run(&expel),
         Command::Man => {
             clap_mangen::Man::new(Args::command()).render(&mut std::io::stdout())?;
             Ok(())

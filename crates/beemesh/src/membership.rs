@@ -1,33 +1,112 @@
 //! What root keeps of who belongs to the mesh: read and written by errands, as anything else there is.
 
 use crate::backend::{Node, system};
+use crate::node_object::NODE_ID;
 use base::{NodeId, Revision};
 use identity::{Revocations, Roles, TicketRecord, TrustedTokenKey};
 use node::bundle::Bundle;
 use node::errand::{Answered, Errand};
 use objects::Tree;
+use objects::kinds::{self, Kind};
 use objects::membership::{self, Member, REVOCATION, Revocation, TOKEN_KEYS, TokenKey, TokenKeys};
 use objects::request::{Body, Options, Shared, Verb};
 use objects::status::{Reason, Status};
+use serde_json::json;
 use std::sync::Arc;
 
 /// How often somebody else may be first with a change before that counts as a failure.
 pub(crate) const CONFLICTS: usize = 8;
 
-/// One request to root, in the name of the mesh itself.
-async fn ask(backend: &Node, verb: Verb, kind: &str, name: Option<&str>, body: Body) -> Answered {
-    let kind = membership::kind(kind).ok_or_else(|| Box::new(Status::internal("there is no such kind")))?;
+/// What a request of the mesh itself is about, and what it wants of it.
+pub(crate) struct Wish<'a> {
+    /// Of what kind.
+    pub(crate) kind: &'static Kind,
+    /// In which namespace, if the kind has one.
+    pub(crate) namespace: Option<&'a str>,
+    /// Which; `None` for a create or a list.
+    pub(crate) name: Option<&'a str>,
+    /// Empty for the object itself.
+    pub(crate) subresource: &'static str,
+    /// What is said with it.
+    pub(crate) body: Body,
+}
+
+/// One request, in the name of the mesh itself.
+pub(crate) async fn as_system(backend: &Node, verb: Verb, wish: Wish<'_>) -> Answered {
     let errand = Errand {
         user: Arc::new(system()),
         verb,
-        kind,
-        namespace: None,
-        name: name.map(Arc::from),
-        subresource: "",
+        kind: wish.kind,
+        namespace: wish.namespace.map(Arc::from),
+        name: wish.name.map(Arc::from),
+        subresource: wish.subresource,
         options: Options { field_manager: "beemesh".into(), ..Options::default() },
-        body,
+        body: wish.body,
     };
     backend.errand(&errand).await
+}
+
+/// One request to root.
+async fn ask(backend: &Node, verb: Verb, kind: &str, name: Option<&str>, body: Body) -> Answered {
+    let kind = membership::kind(kind).ok_or_else(|| Box::new(Status::internal("there is no such kind")))?;
+    as_system(backend, verb, Wish { kind, namespace: None, name, subresource: "", body }).await
+}
+
+/// Removes this very object, not one that has taken its name since; says whether it was there.
+///
+/// # Errors
+/// Root's answer, or the registry's, or that there is none.
+pub(crate) async fn remove_this(backend: &Node, kind: &'static Kind, object: &Tree) -> Result<bool, Box<Status>> {
+    let tree = json!({"apiVersion": "v1", "kind": "DeleteOptions",
+        "preconditions": {"uid": object["metadata"]["uid"]}});
+    let body = Body::Object { tree, strict: Vec::new() };
+    let wish = Wish { kind, namespace: None, name: Some(name(object)), subresource: "", body };
+    match as_system(backend, Verb::Delete, wish).await {
+        Ok(_) => Ok(true),
+        Err(status) if matches!(status.reason, Reason::NotFound | Reason::Conflict) => Ok(false),
+        Err(other) => Err(other),
+    }
+}
+
+/// The Node object of this name, if it is this node's; `None` if there is none, or it is another's.
+///
+/// # Errors
+/// The registry's answer, or that there is none.
+pub(crate) async fn node_object(backend: &Node, name: &str, node: NodeId) -> Result<Option<Tree>, Box<Status>> {
+    let wish = Wish { kind: node_kind()?, namespace: None, name: Some(name), subresource: "", body: Body::None };
+    match as_system(backend, Verb::Get, wish).await {
+        Ok(tree) => Ok(Some(tree).filter(|t| t["metadata"]["annotations"][NODE_ID] == node.to_string())),
+        Err(status) if status.reason == Reason::NotFound => Ok(None),
+        Err(other) => Err(other),
+    }
+}
+
+/// Removes a node's Node object as `kubectl delete node` does: its pods are replaced. Says whether it was there.
+///
+/// # Errors
+/// As [`node_object`].
+pub(crate) async fn remove_node_object(backend: &Node, name: &str, node: NodeId) -> Result<bool, Box<Status>> {
+    match node_object(backend, name, node).await? {
+        Some(object) => remove_this(backend, node_kind()?, &object).await,
+        None => Ok(false),
+    }
+}
+
+/// Removes a node's Member, so that its name is free. Says whether it was there.
+///
+/// # Errors
+/// As [`get`].
+pub(crate) async fn remove_member(backend: &Node, name: &str, node: NodeId) -> Result<bool, Box<Status>> {
+    let object = get(backend, "Member", name).await?;
+    let object = object.filter(|o| Member::of(o).is_some_and(|m| m.node == node));
+    match (object, membership::kind("Member")) {
+        (Some(object), Some(kind)) => remove_this(backend, kind, &object).await,
+        _ => Ok(false),
+    }
+}
+
+fn node_kind() -> Result<&'static Kind, Box<Status>> {
+    kinds::by_kind("", "v1", "Node").ok_or_else(|| Box::new(Status::internal("there is no kind Node")))
 }
 
 /// An object as root's leader has it now; `None` if it is not there.

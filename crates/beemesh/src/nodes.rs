@@ -2,21 +2,19 @@
 //!
 //! Without root it is what is known here by itself: links, contacts, and whom the mesh had expelled when it was last heard.
 
-use crate::backend::{Node, system};
+use crate::backend::Node;
 use crate::membership as kept;
 use crate::node_object::NODE_ID;
 use ::mesh::{LinkReport, Mesh};
 use base::{NodeId, Wall};
 use identity::{Contact, Roles};
-use node::errand::Errand;
 use objects::Tree;
 use objects::kinds;
 use objects::membership::{Member, Revocation};
-use objects::request::{Body, Options, Verb};
+use objects::request::{Body, Verb};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -155,17 +153,9 @@ async fn hear(backend: &Node) -> Heard {
 
 /// All Node objects. `None`: the registry does not answer.
 async fn releases(backend: &Node) -> Option<BTreeMap<NodeId, String>> {
-    let errand = Errand {
-        user: Arc::new(system()),
-        verb: Verb::List,
-        kind: kinds::by_kind("", "v1", "Node")?,
-        namespace: None,
-        name: None,
-        subresource: "",
-        options: Options::default(),
-        body: Body::None,
-    };
-    let list = backend.errand(&errand).await.ok()?;
+    let kind = kinds::by_kind("", "v1", "Node")?;
+    let wish = kept::Wish { kind, namespace: None, name: None, subresource: "", body: Body::None };
+    let list = kept::as_system(backend, Verb::List, wish).await.ok()?;
     Some(list["items"].as_array()?.iter().filter_map(release).collect())
 }
 
@@ -263,6 +253,7 @@ mod tests {
     use super::*;
     use ::mesh::Peer;
     use base::{CellId, Uid};
+    use std::sync::Arc;
 
     const NOW: Wall = Wall(1_769_846_400_000);
 

@@ -8,6 +8,7 @@ pub(crate) mod ask;
 pub(crate) mod cells;
 pub(crate) mod columns;
 pub(crate) mod exit;
+pub(crate) mod expel;
 pub(crate) mod invite;
 pub(crate) mod nodes;
 pub(crate) mod show;
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     Nodes(Show),
     /// Show the cells this machine's node keeps, who keeps them with it, and how far each is
     Cells(Show),
+    /// Expel a node from the mesh: its links are closed and it is refused from then on
+    Expel(Expel),
     /// Print the man page
     #[command(hide = true)]
     Man,
@@ -120,6 +123,19 @@ pub(crate) struct Invite {
     /// What a machine that joins with it may do at most
     #[arg(long, value_name = "ROLES", default_value = "authority,keeper,gateway,worker")]
     pub(crate) roles: String,
+}
+
+/// Flags of `beemesh expel`.
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Expel {
+    /// Its name, or the beginning of its id, as `beemesh nodes` shows them
+    pub(crate) node: String,
+    /// Also if the certificates of others, which it has issued, are refused with it
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// The data directory the node of this machine was started with
+    #[arg(long, value_name = "DIR", env = "BEEMESH_DATA")]
+    pub(crate) data: Option<PathBuf>,
 }
 
 /// Flags of the commands that show something of a running node.

@@ -73,6 +73,11 @@ impl Away {
         self.places().whom(cell, |node| self.answers(node))
     }
 
+    /// Who led a cell when it was asked last.
+    pub(crate) fn leader_of(&self, cell: CellId) -> Option<NodeId> {
+        self.places().leader(cell)
+    }
+
     async fn open(&self, node: NodeId, protocol: Protocol) -> Result<Streams, OpenError> {
         self.mesh.open(node, protocol).await
     }
