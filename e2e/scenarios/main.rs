@@ -22,6 +22,7 @@ mod inside_a_pod;
 mod joined_hosts;
 mod lives_of_pods;
 mod networks;
+mod operators;
 mod power_cuts;
 mod rights;
 mod three_hosts;

@@ -1,0 +1,123 @@
+//! What an operator does with a mesh of several machines: looks at its nodes and cells, expels one, has a machine checked.
+
+use crate::hosts::{Host, story_of_a_mesh};
+use anyhow::{Context, Result, ensure};
+use e2e::until;
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+/// A controller looks twice, forty seconds apart, before it takes a node for gone.
+const LONG: Duration = Duration::from_secs(180);
+const SOON: Duration = Duration::from_secs(60);
+
+const WEB: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 6
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      topologySpreadConstraints:
+      - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {app: web}}}
+      containers:
+      - {name: main, image: 'busybox:1.36', command: [sleep, '100000']}
+";
+
+/// What `beemesh nodes -o json` says of each node: name, state, whether there is a link.
+fn nodes(host: &Host) -> Result<Vec<(String, String, bool)>> {
+    let report: Value = serde_json::from_str(&host.node.beemesh(&["nodes", "-o", "json"])?.success()?)?;
+    ensure!(report["withoutRoot"].is_null(), "root did not answer: {report}");
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    let all = report["nodes"].as_array().context("no nodes")?;
+    Ok(all.iter().map(|n| (text(&n["name"]), text(&n["state"]), !n["link"].is_null())).collect())
+}
+
+/// The state of one node, and whether there is a link to it, as a host sees it.
+fn state_of(host: &Host, name: &str) -> Result<(String, bool)> {
+    let all = nodes(host)?;
+    let found = all.into_iter().find(|(n, ..)| n == name);
+    found.map(|(_, state, link)| (state, link)).with_context(|| format!("{name} is not listed"))
+}
+
+/// Asks for something that is refused, with exit code 8.
+fn refused(host: &Host, args: &[&str], words: &str) -> Result<()> {
+    let answer = host.node.beemesh(args)?;
+    ensure!(answer.status.code() == Some(8) && answer.stderr.contains(words), "{}", answer.told());
+    Ok(())
+}
+
+#[test]
+fn an_expelled_host_is_shut_out_and_its_pods_run_elsewhere() -> Result<()> {
+    story_of_a_mesh("operators", &["ant", "bee", "cow"], |mesh| {
+        let [ant, bee, cow] = &mesh.hosts[..] else { unreachable!() };
+        // Each knows all three, and what itself is.
+        for host in [ant, bee, cow] {
+            let own = host.machine.name();
+            until("three nodes", SOON, || Ok((nodes(host)?.len() == 3).then_some(())))?;
+            ensure!(state_of(host, own)?.0 == "thisNode");
+            let text = host.node.beemesh(&["nodes"])?.success()?;
+            ensure!(["ant", "bee", "cow", "this node"].iter().all(|w| text.contains(w)), "{text}");
+        }
+        ensure!(state_of(ant, "cow")? == ("linked".to_owned(), true));
+        let cells = ant.node.beemesh(&["cells"])?.success()?;
+        ensure!(cells.contains("ant (leads)") && cells.contains("namespace/default"), "{cells}");
+
+        let spread = |host: &Host| {
+            host.kubectl.ok(&["get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].spec.nodeName}"])
+        };
+        ant.kubectl.ok_with(&["apply", "-f", "-"], WEB)?;
+        ant.kubectl.until_prints("6", &["get", "deployment", "web", "-o", "jsonpath={.status.availableReplicas}"])?;
+        ensure!(spread(ant)?.contains("cow"));
+
+        // What would harm the mesh is refused, and so is what is not clear.
+        refused(ant, &["expel", "ant"], "does not expel itself")?;
+        refused(bee, &["expel", "ant"], "leads the mesh's root")?;
+        refused(ant, &["expel", "dog"], "there are ant (")?;
+        ensure!(nodes(ant)?.iter().all(|(_, state, _)| state != "expelled"));
+
+        let start = Instant::now();
+        let expelling = std::thread::scope(|scope| {
+            let expelling = scope.spawn(|| ant.node.beemesh(&["expel", "cow"]));
+            let shut_out = until("cow is shut out", SOON, || Ok((!state_of(ant, "cow")?.1).then_some(())));
+            eprintln!("the link to the expelled host was closed {:?} after the command", start.elapsed());
+            shut_out?;
+            expelling.join().unwrap()
+        })?;
+        let said = expelling.success()?;
+        eprintln!("expel ended after {:?}:\n{said}", start.elapsed());
+        ensure!(
+            said.contains("cow (") && said.contains("is expelled") && said.contains("Node object is gone"),
+            "{said}"
+        );
+        for host in [ant, bee] {
+            let shut_out = ("expelled".to_owned(), false);
+            until("cow is known to be expelled", SOON, || Ok((state_of(host, "cow")? == shut_out).then_some(())))?;
+        }
+        eprintln!("both others knew {:?} after the command", start.elapsed());
+
+        // It is refused whatever it asks, and knows that it is without root.
+        let answer = cow.kubectl.run(&["get", "nodes", "--request-timeout=3s"])?;
+        ensure!(!answer.succeeded(), "{}", answer.told());
+        let alone = cow.node.beemesh(&["nodes"])?.success()?;
+        ensure!(alone.contains("could not be asked"), "{alone}");
+
+        // Once more changes nothing, and the others go on without it.
+        let again = ant.node.beemesh(&["expel", "cow"])?.success()?;
+        ensure!(again.contains("was expelled before"), "{again}");
+        until("two Nodes", SOON, || {
+            let names = bee.kubectl.ok(&["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"])?;
+            Ok((names == "ant bee").then_some(()))
+        })?;
+        until("its pods are replaced", LONG, || {
+            let available =
+                bee.kubectl.ok(&["get", "deployment", "web", "-o", "jsonpath={.status.availableReplicas}"])?;
+            Ok((available == "6" && !spread(bee)?.contains("cow")).then_some(()))
+        })?;
+        eprintln!("its pods ran elsewhere {:?} after the command", start.elapsed());
+        Ok(())
+    })
+}
