@@ -22,7 +22,7 @@ spec:
     spec:
       terminationGracePeriodSeconds: 1
       topologySpreadConstraints:
-      - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {app: web}}}
+      - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {app: web}}}
       containers:
       - {name: main, image: 'busybox:1.36', command: [sleep, '100000']}
 ";
@@ -62,7 +62,17 @@ fn an_expelled_host_is_shut_out_and_its_pods_run_elsewhere() -> Result<()> {
             let text = host.node.beemesh(&["nodes"])?.success()?;
             ensure!(["ant", "bee", "cow", "this node"].iter().all(|w| text.contains(w)), "{text}");
         }
-        ensure!(state_of(ant, "cow")? == ("linked".to_owned(), true));
+        for host in [ant, bee] {
+            let linked = || Ok((state_of(host, "cow")? == ("linked".to_owned(), true)).then_some(()));
+            until("a link to cow", SOON, linked).with_context(|| format!("at {}", host.machine.name()))?;
+        }
+        for host in [ant, bee] {
+            let checked = host.node.beemesh(&["doctor"])?;
+            ensure!(checked.succeeded(), "{}", checked.told());
+            eprintln!("{}", checked.stdout);
+        }
+        let ready = r#"jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}"#;
+        ant.kubectl.until_prints("True True True", &["get", "nodes", "-o", ready])?;
         let cells = ant.node.beemesh(&["cells"])?.success()?;
         ensure!(cells.contains("ant (leads)") && cells.contains("namespace/default"), "{cells}");
 
@@ -82,9 +92,15 @@ fn an_expelled_host_is_shut_out_and_its_pods_run_elsewhere() -> Result<()> {
         let start = Instant::now();
         let expelling = std::thread::scope(|scope| {
             let expelling = scope.spawn(|| ant.node.beemesh(&["expel", "cow"]));
-            let shut_out = until("cow is shut out", SOON, || Ok((!state_of(ant, "cow")?.1).then_some(())));
-            eprintln!("the link to the expelled host was closed {:?} after the command", start.elapsed());
-            shut_out?;
+            let watching = [ant, bee].map(|host| {
+                scope.spawn(move || {
+                    until("cow is shut out", SOON, || Ok((!state_of(host, "cow")?.1).then(|| start.elapsed())))
+                })
+            });
+            for (host, watched) in [ant, bee].into_iter().zip(watching) {
+                let took = watched.join().unwrap()?;
+                eprintln!("{} had no link to the expelled host {took:?} after the command", host.machine.name());
+            }
             expelling.join().unwrap()
         })?;
         let said = expelling.success()?;
@@ -117,6 +133,8 @@ fn an_expelled_host_is_shut_out_and_its_pods_run_elsewhere() -> Result<()> {
                 bee.kubectl.ok(&["get", "deployment", "web", "-o", "jsonpath={.status.availableReplicas}"])?;
             Ok((available == "6" && !spread(bee)?.contains("cow")).then_some(()))
         })?;
+        let checked = cow.node.beemesh(&["doctor", "-o", "json"])?;
+        ensure!(checked.stdout.contains("\"API port\""), "{}", checked.told());
         eprintln!("its pods ran elsewhere {:?} after the command", start.elapsed());
         Ok(())
     })

@@ -4,6 +4,7 @@
 use crate::backend::Node;
 use crate::cells::{self, CellReport, FailedReport, of_cell, of_failed};
 use crate::cli::exit::Exit;
+use crate::config::Pods;
 use crate::driver::Driver;
 use crate::expel::{self, Expelled};
 use crate::invite::{Asked, Invited, invite};
@@ -146,6 +147,15 @@ pub(crate) struct Report {
     pub(crate) cells: Vec<CellReport>,
     /// The cells it holds and could not start.
     pub(crate) failed: Vec<FailedReport>,
+    /// Who runs its pods: `none`, `containerd`, or `cri:` and a socket.
+    #[serde(default)]
+    pub(crate) runtime: Option<String>,
+    /// From when on its SVID is good, by RFC 3339.
+    #[serde(default)]
+    pub(crate) svid_from: Option<String>,
+    /// Until when its SVID is good, by RFC 3339.
+    #[serde(default)]
+    pub(crate) svid_to: Option<String>,
 }
 
 /// Where a node's socket is.
@@ -167,6 +177,8 @@ pub(crate) struct About {
     pub(crate) api: SocketAddr,
     /// The node's name.
     pub(crate) name: String,
+    /// Who runs its pods.
+    pub(crate) pods: Pods,
 }
 
 /// Answers until stopped.
@@ -241,6 +253,7 @@ impl About {
 
     fn report(&self, since: Instant) -> Report {
         let identity = self.backend.identity();
+        let svid = identity.svid();
         Report {
             version: env!("CARGO_PKG_VERSION").into(),
             name: self.name.clone(),
@@ -256,6 +269,13 @@ impl About {
             watchers: self.driver.watchers(),
             cells: self.driver.all().iter().map(|c| c.look(of_cell)).collect(),
             failed: self.driver.failed().into_iter().map(of_failed).collect(),
+            runtime: Some(match &self.pods {
+                Pods::None => "none".to_owned(),
+                Pods::Containerd => "containerd".to_owned(),
+                Pods::Cri(socket) => format!("cri:{}", socket.display()),
+            }),
+            svid_from: svid.as_ref().map(|own| own.lifetime.not_before.rfc3339()),
+            svid_to: svid.map(|own| own.lifetime.not_after.rfc3339()),
         }
     }
 }

@@ -5,6 +5,7 @@ mod backend;
 mod cells;
 mod cli;
 mod config;
+mod doctor;
 mod driver;
 mod expel;
 mod files;
@@ -69,6 +70,7 @@ fn run(args: Args) -> anyhow::Result<()> {
         Command::Nodes(show) => cli::nodes::run(&show),
         Command::Cells(show) => cli::cells::run(&show),
         Command::Expel(expel) => cli::expel::run(&expel),
+        Command::Doctor(doctor) => cli::doctor::run(&doctor),
         Command::Man => {
             clap_mangen::Man::new(Args::command()).render(&mut std::io::stdout())?;
             Ok(())

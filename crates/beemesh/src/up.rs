@@ -167,6 +167,7 @@ async fn serve(
         advertised: config.advertise.clone(),
         api,
         name: config.name.clone(),
+        pods: config.pods.clone(),
     };
     let admin = admin::serve(&config.data, about, stopped.clone())?;
     let (runtime_is, runtime_facts) = watch::channel(RuntimeFacts::default());

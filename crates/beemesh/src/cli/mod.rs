@@ -7,6 +7,7 @@ use std::path::PathBuf;
 pub(crate) mod ask;
 pub(crate) mod cells;
 pub(crate) mod columns;
+pub(crate) mod doctor;
 pub(crate) mod exit;
 pub(crate) mod expel;
 pub(crate) mod invite;
@@ -37,6 +38,8 @@ pub(crate) enum Command {
     Cells(Show),
     /// Expel a node from the mesh: its links are closed and it is refused from then on
     Expel(Expel),
+    /// Check whether this machine is as a node needs it, with or without one running
+    Doctor(Doctor),
     /// Print the man page
     #[command(hide = true)]
     Man,
@@ -136,6 +139,23 @@ pub(crate) struct Expel {
     /// The data directory the node of this machine was started with
     #[arg(long, value_name = "DIR", env = "BEEMESH_DATA")]
     pub(crate) data: Option<PathBuf>,
+}
+
+/// Flags of `beemesh doctor`.
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Doctor {
+    /// The data directory the node was started with, or will be
+    #[arg(long, value_name = "DIR", env = "BEEMESH_DATA")]
+    pub(crate) data: Option<PathBuf>,
+    /// Address and port of the Kubernetes API, if no node runs
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:6443")]
+    pub(crate) api: SocketAddr,
+    /// Address and UDP port of the mesh, if no node runs
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:7443")]
+    pub(crate) listen: SocketAddr,
+    /// json prints a list of checks; the default is for people
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
 }
 
 /// Flags of the commands that show something of a running node.
