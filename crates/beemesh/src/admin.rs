@@ -8,6 +8,7 @@ use crate::config::Pods;
 use crate::driver::Driver;
 use crate::expel::{self, Expelled};
 use crate::invite::{Asked, Invited, invite};
+use crate::leave::{self, End, Round};
 use crate::nodes::{self, NodesReport};
 use ::mesh::Mesh;
 use anyhow::{Context, Result};
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -56,6 +57,8 @@ pub(crate) enum Question {
     Cells,
     /// That another node be expelled.
     Expel(expel::Asked),
+    /// That this node do what can be done now to leave, or stay after all.
+    Leave(leave::Asked),
 }
 
 /// What is answered.
@@ -77,6 +80,8 @@ pub(crate) enum Answer {
     },
     /// A node is expelled.
     Expelled(Box<Expelled>),
+    /// How far this node is with leaving.
+    Leaving(Round),
     /// It was not done.
     Refused {
         /// The exit code of the command that asked.
@@ -179,6 +184,8 @@ pub(crate) struct About {
     pub(crate) name: String,
     /// Who runs its pods.
     pub(crate) pods: Pods,
+    /// To whoever runs it: it leaves.
+    pub(crate) leave: mpsc::Sender<End>,
 }
 
 /// Answers until stopped.
@@ -245,6 +252,10 @@ impl About {
                 Ok(done) => Answer::Expelled(Box::new(done)),
                 Err((exit, why)) => Answer::Refused { exit: exit as u8, why },
             },
+            Ok(Question::Leave(asked)) => match leave::round(self, asked).await {
+                Ok(round) => Answer::Leaving(round),
+                Err((exit, why)) => Answer::Refused { exit: exit as u8, why },
+            },
             Err(refused) => refused,
         };
         let bytes = line(&answer).unwrap_or_default();
@@ -294,8 +305,8 @@ mod tests {
         for (bad, words) in [
             (&b""[..], "cannot be read"),
             (b"{}\n", "cannot be read"),
-            (b"{\"version\":2,\"leave\":{}}\n", "older release"),
-            (b"{\"version\":1,\"leave\":{}}\n", "does not know"),
+            (b"{\"version\":2,\"dance\":{}}\n", "older release"),
+            (b"{\"version\":1,\"dance\":{}}\n", "does not know"),
         ] {
             let refused = asked(bad).unwrap_err();
             assert!(matches!(&refused, Answer::Refused { exit: 1, why } if why.contains(words)), "{refused:?}");

@@ -348,7 +348,10 @@ mod tests {
 
     fn member(n: u8, name: &str, roles: &str) -> (String, Member) {
         let roles = roles.split(',').map(str::to_owned).collect();
-        (name.into(), Member { node: id(n), registry: CellId(Uid(7)), roles, addresses: Vec::new(), joined: NOW })
+        (
+            name.into(),
+            Member { node: id(n), registry: CellId(Uid(7)), roles, addresses: Vec::new(), joined: NOW, leaving: false },
+        )
     }
 
     fn gone(n: u8, name: &str) -> Revocation {

@@ -136,6 +136,7 @@ impl Joins {
             roles: roles_listed(granted.roles),
             addresses: request.wanted.addresses.clone(),
             joined: clock::wall(),
+            leaving: false,
         };
         enroll(&self.backend, &granted.name, member).await.map_err(|e| match e {
             Enrolling::Taken(by) => taken(&granted.name, by),
@@ -227,7 +228,7 @@ pub(crate) async fn enroll(backend: &Node, name: &str, member: Member) -> Result
                 if there.node != member.node {
                     return Err(Enrolling::Taken(there.node));
                 }
-                let now = Member { joined: there.joined, ..member.clone() };
+                let now = Member { joined: there.joined, leaving: there.leaving, ..member.clone() };
                 if now == there {
                     return Ok(());
                 }

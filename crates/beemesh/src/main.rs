@@ -15,6 +15,7 @@ mod join;
 mod joining;
 mod kubeconfig;
 mod lease;
+mod leave;
 mod led;
 mod membership;
 mod mesh;
@@ -70,6 +71,7 @@ fn run(args: Args) -> anyhow::Result<()> {
         Command::Nodes(show) => cli::nodes::run(&show),
         Command::Cells(show) => cli::cells::run(&show),
         Command::Expel(expel) => cli::expel::run(&expel),
+        Command::Leave(leave) => cli::leave::run(&leave),
         Command::Doctor(doctor) => cli::doctor::run(&doctor),
         Command::Man => {
             clap_mangen::Man::new(Args::command()).render(&mut std::io::stdout())?;

@@ -43,6 +43,9 @@ pub(crate) struct NodeReport {
     pub(crate) roles: Vec<String>,
     /// What it is to this node.
     pub(crate) state: State,
+    /// It is about to leave.
+    #[serde(default)]
+    pub(crate) leaving: bool,
     /// When it was expelled, by RFC 3339.
     pub(crate) expelled: Option<String>,
     /// How long ago the last link to it ended, in seconds; `None` if there is one, or none is remembered.
@@ -183,6 +186,7 @@ fn told(own: Own, heard: Heard, ended: impl Fn(NodeId) -> Option<(Duration, Stri
     for (name, member) in heard.members {
         let n = of(&mut all, member.node);
         (n.name, n.roles, n.addresses) = (Some(name), member.roles, listed(&member.addresses));
+        n.leaving = member.leaving;
     }
     for r in heard.revocations {
         let n = of(&mut all, r.node);
@@ -225,6 +229,7 @@ fn of(all: &mut BTreeMap<NodeId, NodeReport>, id: NodeId) -> &mut NodeReport {
         node_id: id.to_string(),
         roles: Vec::new(),
         state: State::NotLinked,
+        leaving: false,
         expelled: None,
         not_linked_seconds: None,
         link_ended: None,
@@ -264,7 +269,10 @@ mod tests {
     fn member(n: u8, name: &str) -> (String, Member) {
         let registry = CellId(Uid(7));
         let addresses = vec![([192, 0, 2, n], 7443).into()];
-        (name.into(), Member { node: id(n), registry, roles: vec!["worker".into()], addresses, joined: NOW })
+        (
+            name.into(),
+            Member { node: id(n), registry, roles: vec!["worker".into()], addresses, joined: NOW, leaving: n == 3 },
+        )
     }
 
     fn link(n: u8) -> LinkReport {
@@ -318,6 +326,7 @@ mod tests {
         assert_eq!((bee.roles.join(","), bee.version.as_deref()), ("worker".into(), Some("0.1.0")), "as root says");
         assert!(bee.link.as_ref().is_some_and(|l| l.dialed_here && l.seconds == 65 && l.round_trip_us == Some(250)));
         assert_eq!((cow.not_linked_seconds, cow.link_ended.as_deref()), (Some(9), Some("it stopped")));
+        assert!(cow.leaving && !bee.leaving);
         assert_eq!(dog.expelled.as_deref(), Some("2026-01-31T08:00:00Z"));
     }
 

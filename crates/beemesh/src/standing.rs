@@ -67,7 +67,7 @@ async fn once(backend: &Node, mesh: &Mesh, name: &str, advertised: &[SocketAddr]
         None => kept::roles_listed(own.roles()),
     };
     let registry = backend.driver().founding().registry;
-    let member = Member { node: own.node_id(), registry, roles, addresses, joined: clock::wall() };
+    let member = Member { node: own.node_id(), registry, roles, addresses, joined: clock::wall(), leaving: false };
     enroll(backend, name, member).await.map_err(|e| match e {
         Enrolling::Taken(by) => format!("the name {name} is another node's ({})", by.short()),
         Enrolling::Otherwise(other) => format!("root knows this node as {other}"),

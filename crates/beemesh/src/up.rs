@@ -13,7 +13,7 @@ use crate::joining::{self, Wish};
 use crate::kubeconfig::{self, Access};
 use crate::net::{self, Net};
 use crate::register::RuntimeFacts;
-use crate::{files, mesh, pods, register, standing};
+use crate::{files, leave, mesh, pods, register, standing};
 use ::mesh::{Mesh, Standing};
 use agree::log::{self, Command, Log, Notice};
 use anyhow::{Context, Result, bail};
@@ -44,6 +44,7 @@ const LOG_QUEUE: usize = 8192;
 /// What kept it from starting, or ended it, with its exit code.
 pub(crate) fn run(config: Config, wish: Option<Wish>) -> Result<()> {
     identity::tls::install_provider();
+    leave::still_belongs(&config.data)?;
     files::make_dir(&config.data)?;
     let mut seed = [0; 32];
     fill_with_chance(&mut seed)?;
@@ -160,6 +161,7 @@ async fn serve(
     let url = format!("https://{}", SocketAddr::new(dialled(api.ip()), api.port()));
     let kubeconfig = write_kubeconfigs(config, &url, &identity)?;
     let gateway = tokio::spawn(server::serve(listener, tls, backend.clone(), Limits::default(), stopped.clone()));
+    let (leaves, mut leaving) = tokio::sync::mpsc::channel(1);
     let about = admin::About {
         driver: driver.clone(),
         backend: backend.clone(),
@@ -168,20 +170,26 @@ async fn serve(
         api,
         name: config.name.clone(),
         pods: config.pods.clone(),
+        leave: leaves,
     };
     let admin = admin::serve(&config.data, about, stopped.clone())?;
     let (runtime_is, runtime_facts) = watch::channel(RuntimeFacts::default());
     let (node_is, node) = watch::channel(None);
-    let registered =
-        tokio::spawn(register::run(config.clone(), backend.clone(), runtime_facts, node_is, stopped.clone()));
+    // What keeps the mesh's records of this node true: ended when it leaves, and begun again if that fails.
+    let records = || {
+        let (name, advertised) = (config.name.clone(), config.advertise.clone());
+        let (facts, node_is) = (runtime_facts.clone(), node_is.clone());
+        let register = register::run(config.clone(), backend.clone(), facts, node_is, stopped.clone());
+        let tell = standing::tell(backend.clone(), mesh.clone(), name, advertised, stopped.clone());
+        [tokio::spawn(register), tokio::spawn(tell)]
+    };
+    let mut recorded = records();
     let pods = tokio::spawn(pods::run(config.clone(), api, work, node, runtime_is, stopped.clone()));
     let asking = Asking { identity: identity.clone(), upkeep, mesh: mesh.clone(), name: config.name.clone() };
     let renewed = tokio::spawn(standing::renew(asking, founding.registry, stopped.clone()));
     let heard = tokio::spawn(standing::hear(backend.clone(), mesh.clone(), stopped.clone()));
     let founds = tokio::spawn(standing::found(backend.clone(), stopped.clone()));
-    let (name, advertised) = (config.name.clone(), config.advertise.clone());
-    let told = tokio::spawn(standing::tell(backend.clone(), mesh, name, advertised, stopped.clone()));
-    let marks = tokio::spawn(mark(driver.clone(), stopped));
+    let marks = tokio::spawn(mark(driver.clone(), stopped.clone()));
 
     tokio::select! {
         () = backend.root_begins() => {}
@@ -199,14 +207,31 @@ async fn serve(
         ),
     }
 
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+    loop {
+        let done: leave::End = tokio::select! {
+            _ = term.recv() => break,
+            _ = int.recv() => break,
+            Some(done) = leaving.recv() => done,
+        };
+        for task in &mut recorded {
+            task.abort();
+            // A change that is on its way finds the records otherwise than it read them, and is refused.
+            let _ = task.await;
+        }
+        let left = leave::finish(&backend, &config.data, &config.name).await;
+        let is_over = left.is_ok();
+        // Whoever asked may have gone.
+        let _ = done.send(left);
+        if is_over {
+            tracing::info!("this node has left the mesh");
+            break;
+        }
+        recorded = records();
     }
     tracing::info!("stopping");
     let _ = stop.send(true);
     let _ = gateway.await;
-    for task in [registered, pods, renewed, heard, founds, told, marks, admin] {
+    for task in [pods, renewed, heard, founds, marks, admin].iter().chain(&recorded) {
         task.abort();
     }
     Ok(())

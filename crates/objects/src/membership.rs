@@ -103,6 +103,11 @@ impl<'t> Reading<'t> {
         read
     }
 
+    /// One that releases before it was known leave out.
+    fn flag_or_no(&mut self, name: &str) -> Option<bool> {
+        if self.spec.at(name).is_null() { Some(false) } else { self.flag(name) }
+    }
+
     fn number(&mut self, name: &str) -> Option<u64> {
         let read = self.spec.at(name).as_u64();
         if read.is_none() {
@@ -264,6 +269,7 @@ mod tests {
             (member(), "/spec/roles", json!("keeper"), "spec.roles"),
             (member(), "/spec/addresses", json!(["192.0.2.1"]), "spec.addresses[0]"),
             (member(), "/spec/joined", json!(""), "spec.joined"),
+            (member(), "/spec/leaving", json!("yes"), "spec.leaving"),
             (member(), "/metadata/name", json!("a".repeat(64)), "metadata.name"),
             (token_keys(), "/metadata/name", json!("one"), "metadata.name"),
             (token_keys(), "/spec/keys", json!([]), "spec.keys"),
@@ -305,6 +311,16 @@ mod tests {
         assert_eq!(update(&with(founding(), "/spec/node", json!(OTHER)), &founding()), ["spec.node"]);
         let moved = with(member(), "/spec/addresses", json!(["198.51.100.1:7443"]));
         assert_eq!(update(&moved, &member()), [""; 0]);
+    }
+
+    #[test]
+    fn a_member_leaves_only_if_it_says_so() {
+        let of = |leaving: Tree| Member::of(&with(member(), "/spec/leaving", leaving));
+        assert_eq!(Member::of(&member()).map(|m| m.leaving), Some(false), "as releases wrote it that did not know it");
+        assert_eq!(of(json!(false)).map(|m| m.spec()), Some(member()["spec"].clone()));
+        let leaving = of(json!(true)).unwrap();
+        assert_eq!((leaving.leaving, leaving.spec()["leaving"].clone()), (true, json!(true)));
+        assert_eq!(update(&with(member(), "/spec/leaving", json!(true)), &member()), [""; 0]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub(crate) mod doctor;
 pub(crate) mod exit;
 pub(crate) mod expel;
 pub(crate) mod invite;
+pub(crate) mod leave;
 pub(crate) mod nodes;
 pub(crate) mod show;
 
@@ -38,6 +39,8 @@ pub(crate) enum Command {
     Cells(Show),
     /// Expel a node from the mesh: its links are closed and it is refused from then on
     Expel(Expel),
+    /// Take this machine's node out of its mesh: its pods and cells go elsewhere, and it stops
+    Leave(Leave),
     /// Check whether this machine is as a node needs it, with or without one running
     Doctor(Doctor),
     /// Print the man page
@@ -137,6 +140,23 @@ pub(crate) struct Expel {
     #[arg(long)]
     pub(crate) force: bool,
     /// The data directory the node of this machine was started with
+    #[arg(long, value_name = "DIR", env = "BEEMESH_DATA")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+/// Flags of `beemesh leave`.
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Leave {
+    /// Leave also if pods or cells are lost by it, or the mesh ends
+    #[arg(long, conflicts_with = "cancel")]
+    pub(crate) force: bool,
+    /// Stay after all: the node takes pods and cells again
+    #[arg(long)]
+    pub(crate) cancel: bool,
+    /// Give up after that long: a number and s, m, h or d; what was done stays [default: never]
+    #[arg(long, value_name = "TIME", value_parser = invite::ttl)]
+    pub(crate) timeout: Option<std::time::Duration>,
+    /// The data directory the node was started with
     #[arg(long, value_name = "DIR", env = "BEEMESH_DATA")]
     pub(crate) data: Option<PathBuf>,
 }

@@ -36,7 +36,7 @@ fn text(report: &NodesReport) -> String {
             n.name.clone().unwrap_or_else(|| "-".to_owned()),
             n.node_id.get(..8).unwrap_or(&n.node_id).to_owned(),
             or_none(n.roles.join(",")),
-            state(n),
+            if n.leaving && n.state != State::Expelled { format!("{}, leaving", state(n)) } else { state(n) },
             n.link.as_ref().map_or_else(|| "-".to_owned(), link),
             n.version.clone().unwrap_or_else(|| "-".to_owned()),
             or_none(addresses(&n.addresses)),
@@ -87,6 +87,7 @@ mod tests {
             node_id: format!("{n:02x}").repeat(32),
             roles: vec!["keeper".into(), "worker".into()],
             state,
+            leaving: false,
             expelled: None,
             not_linked_seconds: None,
             link_ended: None,
@@ -116,11 +117,13 @@ mod tests {
         cow.expelled = Some("2026-01-31T08:00:00Z".into());
         cow.roles.clear();
         cow.version = None;
+        cow.leaving = true;
+        let mut ant = node(1, Some("ant"), State::ThisNode);
+        ant.leaving = true;
         cow.addresses.clear();
-        let mut report =
-            NodesReport { without_root: None, nodes: vec![node(1, Some("ant"), State::ThisNode), bee, cow] };
+        let mut report = NodesReport { without_root: None, nodes: vec![ant, bee, cow] };
         let lines = "NAME   ID         ROLES           STATE                           LINK                           VERSION   ADDRESSES\n\
-             ant    01010101   keeper,worker   this node                       -                              0.1.0     192.0.2.1:7443\n\
+             ant    01010101   keeper,worker   this node, leaving              -                              0.1.0     192.0.2.1:7443\n\
              bee    02020202   keeper,worker   linked                          dialled there, 2m5s, 12.3 ms   0.1.0     192.0.2.2:7443\n\
              -      03030303   -               expelled 2026-01-31T08:00:00Z   -                              -         -\n";
         assert_eq!(text(&report), lines);

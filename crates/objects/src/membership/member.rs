@@ -27,6 +27,9 @@ pub struct Member {
     pub addresses: Vec<SocketAddr>,
     /// When it joined.
     pub joined: Wall,
+    /// It is about to leave: it takes nothing new, and what it keeps goes elsewhere. Releases that did not know it left
+    /// the field out, which is to say no.
+    pub leaving: bool,
 }
 
 impl Member {
@@ -37,13 +40,17 @@ impl Member {
 
     /// What its object's `spec` is.
     pub fn spec(&self) -> Tree {
-        json!({
+        let mut spec = json!({
             "node": self.node.to_string(),
             "registry": self.registry.to_string(),
             "roles": self.roles,
             "addresses": self.addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>(),
             "joined": self.joined.rfc3339(),
-        })
+        });
+        if self.leaving {
+            spec["leaving"] = json!(true);
+        }
+        spec
     }
 }
 
@@ -54,7 +61,15 @@ fn read(r: &mut Reading<'_>) -> Option<Member> {
     let address = |t: &Tree| t.as_str()?.parse().ok();
     let addresses = r.list("addresses", ADDRESSES_MAX, "must be an address and a port", address);
     let joined = r.time("joined");
-    Some(Member { node: node?, registry: registry?, roles: roles?, addresses: addresses?, joined: joined? })
+    let leaving = r.flag_or_no("leaving");
+    Some(Member {
+        node: node?,
+        registry: registry?,
+        roles: roles?,
+        addresses: addresses?,
+        joined: joined?,
+        leaving: leaving?,
+    })
 }
 
 /// A node has one name: 409 if another Member has the node of this one.
