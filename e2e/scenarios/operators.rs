@@ -139,3 +139,72 @@ fn an_expelled_host_is_shut_out_and_its_pods_run_elsewhere() -> Result<()> {
         Ok(())
     })
 }
+
+const SHOP: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: shop}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: shop}}
+  template:
+    metadata: {labels: {app: shop}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - {name: main, image: 'busybox:1.36', command: [sleep, '100000']}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: shop}
+spec:
+  minAvailable: 1
+  selector: {matchLabels: {app: shop}}
+";
+
+#[test]
+fn a_host_leaves_when_its_pods_run_elsewhere() -> Result<()> {
+    story_of_a_mesh("leaving", &["ant", "bee"], |mesh| {
+        let [ant, bee] = &mesh.hosts[..] else { unreachable!() };
+        let ready = r#"jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}"#;
+        ant.kubectl.until_prints("True True", &["get", "nodes", "-o", ready])?;
+        ant.kubectl.ok(&["cordon", "ant"])?;
+        ant.kubectl.ok_with(&["apply", "-f", "-"], SHOP)?;
+        let available = ["get", "deployment", "shop", "-o", "jsonpath={.status.availableReplicas}"];
+        ant.kubectl.until_prints("2", &available)?;
+        ant.kubectl.ok(&["uncordon", "ant"])?;
+        ant.kubectl.until_prints("1", &["get", "pdb", "shop", "-o", "jsonpath={.status.disruptionsAllowed}"])?;
+        let on = ["get", "pods", "-l", "app=shop", "-o", "jsonpath={.items[*].spec.nodeName}"];
+        assert_eq!(ant.kubectl.ok(&on)?, "bee bee");
+
+        // The founder has cells that nobody else keeps: it says so, goes no further, and stays after all.
+        let waits = ant.node.beemesh(&["leave", "--timeout", "2s"])?;
+        ensure!(waits.status.code() == Some(1), "{}", waits.told());
+        ensure!(
+            waits.stderr.contains("ant is marked as leaving") && waits.stderr.contains("has a vote yet: "),
+            "{}",
+            waits.told()
+        );
+        ensure!(bee.node.beemesh(&["nodes"])?.success()?.contains("linked, leaving"));
+        let stays = ant.node.beemesh(&["leave", "--cancel"])?;
+        ensure!(stays.succeeded() && stays.stderr.contains("ant takes pods again"), "{}", stays.told());
+
+        let start = Instant::now();
+        let left = bee.node.beemesh(&["leave", "--timeout", "100s"])?;
+        eprintln!("{}\nbee left after {:?}", left.told(), start.elapsed());
+        ensure!(left.succeeded() && left.stderr.contains("left the mesh"), "{}", left.told());
+        // Its pods went one by one.
+        ant.kubectl.until_prints("2", &available)?;
+        assert_eq!(ant.kubectl.ok(&on)?, "ant ant");
+        assert_eq!(ant.kubectl.ok(&["get", "nodes", "-o", "name"])?, "node/ant\n");
+        assert_eq!(nodes(ant)?.len(), 1);
+        refused(ant, &["leave"], "the last node of its mesh")?;
+
+        let bee = &mut mesh.hosts[1].node;
+        let ended = bee.wait_for_its_end()?;
+        ensure!(ended.success(), "{ended}");
+        let (again, said) = bee.start_refused()?;
+        ensure!(again.code() == Some(8) && said.contains("has left its mesh"), "{again}: {said}");
+        Ok(())
+    })
+}
