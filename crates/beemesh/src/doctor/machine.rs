@@ -2,6 +2,7 @@
 
 use super::Check;
 use super::look::{Clock, Disk, Node, Seeing};
+use identity::GRACE;
 use std::path::Path;
 use std::time::Duration;
 
@@ -63,17 +64,15 @@ pub(super) fn clock(clock: &Clock) -> Check {
     if let Some((from, to)) = clock.svid
         && !(from <= clock.now && clock.now <= to)
     {
-        let detail = format!(
-            "it is {} here, and the node's certificate is good from {} to {}",
-            clock.now.rfc3339(),
-            from.rfc3339(),
-            to.rfc3339()
-        );
-        return Check::fail(
-            "clock",
-            detail,
-            "set the clock by NTP; if it is right, see why the certificate was not renewed in the node's log",
-        );
+        let (now, from, to_told) = (clock.now.rfc3339(), from.rfc3339(), to.rfc3339());
+        let detail = format!("it is {now} here, and the node's certificate is good from {from} to {to_told}");
+        let remedy = "set the clock by NTP; if it is right, see in the node's log why the certificate was not renewed";
+        // A certificate that nobody renewed is taken a while longer.
+        if to < clock.now && clock.now <= to + GRACE {
+            let until = (to + GRACE).rfc3339();
+            return Check::warn("clock", format!("{detail}; other nodes take it until {until}"), remedy);
+        }
+        return Check::fail("clock", detail, remedy);
     }
     // The one in the middle: one peer's clock that is wrong is that peer's matter.
     let mut ahead: Vec<i64> = clock.peers_ahead_ms.clone();
@@ -213,7 +212,12 @@ mod tests {
                 "the node's certificate is good from",
             ),
             (
-                Clock { svid: Some((NOW - HOUR, NOW - HOUR)), ..good.clone() },
+                Clock { svid: Some((NOW - HOUR * 2, NOW - HOUR)), ..good.clone() },
+                Level::Warn,
+                "other nodes take it until",
+            ),
+            (
+                Clock { svid: Some((NOW - HOUR * 99, NOW - HOUR * 25)), ..good.clone() },
                 Level::Fail,
                 "the node's certificate is good from",
             ),
