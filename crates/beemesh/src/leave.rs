@@ -26,8 +26,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
+/// No more pods are evicted in a round when it has taken so long: whoever asks waits for its answer, and asks again.
+const EVICTS_FOR: Duration = Duration::from_secs(20);
 /// Of pods and cells that are waited for so many are named.
 const NAMED_MAX: usize = 5;
 
@@ -235,7 +238,11 @@ async fn pods_here(backend: &Node, name: &str) -> Result<Vec<Pod>, Box<Status>> 
 async fn evict(backend: &Node, pods: &[Pod], round: &mut Round) {
     let Some(kind) = kinds::by_kind("", "v1", "Pod") else { return };
     let mut held = Vec::new();
+    let start = Instant::now();
     for pod in pods.iter().filter(|p| !p.is_ending) {
+        if start.elapsed() >= EVICTS_FOR {
+            break;
+        }
         let tree = json!({"apiVersion": "policy/v1", "kind": "Eviction",
             "metadata": {"name": pod.name, "namespace": pod.namespace}});
         let body = Body::Object { tree, strict: Vec::new() };
