@@ -245,7 +245,7 @@ impl About {
             },
             Ok(Question::Nodes) => Answer::Nodes(Box::new(nodes::nodes(&self.backend, &self.mesh, &self.name).await)),
             Ok(Question::Cells) => Answer::Cells {
-                cells: cells::cells(&self.backend, &self.name).await,
+                cells: cells::cells(&self.backend, &self.name),
                 failed: self.driver.failed().into_iter().map(of_failed).collect(),
             },
             Ok(Question::Expel(asked)) => match expel::expel(&self.backend, &self.mesh, &asked).await {

@@ -1,18 +1,15 @@
 //! What is told of the cells kept here: who keeps them besides, what this node is among them, how far it has come.
 
 use crate::backend::Node;
-use crate::membership as kept;
+use crate::driver::seat::Seat;
 use agree::descriptor::Keeper;
 use agree::raft;
 use base::{CellId, NodeId};
+use decide::keepers::Reason;
 use node::cell::{Cell, Role};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::time::Duration;
-use tokio::time::timeout;
-
-/// How long root is waited for, for names; without it keepers go by their ids.
-const NAMES_WITHIN: Duration = Duration::from_secs(2);
+use std::sync::Arc;
 
 /// What it says of a cell that could not be started: what the cell holds stays as it is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -69,6 +66,9 @@ pub(crate) struct CellReport {
     /// many entries that are known to be committed are not applied here.
     #[serde(default)]
     pub(crate) lag: Option<u64>,
+    /// At the leader: what was thought last about who is to keep it.
+    #[serde(default)]
+    pub(crate) thoughts: Vec<String>,
 }
 
 /// A keeper of a cell.
@@ -77,7 +77,7 @@ pub(crate) struct CellReport {
 pub(crate) struct KeeperReport {
     /// Which node.
     pub(crate) node_id: String,
-    /// Its name, if root was asked and knows it.
+    /// Its name, if root is known to have given it one.
     pub(crate) name: Option<String>,
     /// Whether it votes, or learns.
     pub(crate) votes: bool,
@@ -142,6 +142,7 @@ pub(crate) fn of_cell(cell: &Cell) -> CellReport {
             _ => Some(commit.saturating_sub(applied)),
         },
         keepers: keepers_told,
+        thoughts: Vec::new(),
     }
 }
 
@@ -155,20 +156,27 @@ fn part(role: raft::Role, votes: bool) -> &'static str {
     }
 }
 
-/// The cells kept here, their keepers by name if root knows them. Root is not asked about this node itself.
-pub(crate) async fn cells(backend: &Node, own_name: &str) -> Vec<CellReport> {
-    let own = backend.identity().node_id().to_string();
-    let mut cells: Vec<CellReport> = backend.driver().all().iter().map(|c| c.look(of_cell)).collect();
-    let mut names: BTreeMap<String, String> = [(own, own_name.to_owned())].into();
-    if cells.iter().flat_map(|c| &c.keepers).any(|k| !names.contains_key(&k.node_id))
-        && let Ok(Ok(members)) = timeout(NAMES_WITHIN, kept::members(backend)).await
+/// The cells kept here, their keepers by name as far as root is known here.
+pub(crate) fn cells(backend: &Node, own_name: &str) -> Vec<CellReport> {
+    let driver = backend.driver();
+    let bundle = driver.bundle();
+    let mut names: BTreeMap<NodeId, String> =
+        bundle.members().map(|(name, member)| (member.node, name.to_string())).collect();
+    names.entry(driver.node()).or_insert_with(|| own_name.to_owned());
+    let told = |reason: Reason| match reason.node.map(|node| names.get(&node).cloned().unwrap_or_else(|| node.short()))
     {
-        names.extend(members.into_iter().map(|(name, member)| (member.node.to_string(), name)));
-    }
-    for keeper in cells.iter_mut().flat_map(|c| &mut c.keepers) {
-        keeper.name = names.get(&keeper.node_id).cloned();
-    }
-    cells
+        Some(node) => format!("{node}: {}", reason.text),
+        None => reason.text.to_owned(),
+    };
+    let report = |seat: &Arc<Seat<Cell>>| {
+        let mut report = seat.look(of_cell);
+        for keeper in &mut report.keepers {
+            keeper.name = keeper.node_id.parse().ok().and_then(|id: NodeId| names.get(&id).cloned());
+        }
+        report.thoughts = driver.reasons(seat.id()).into_iter().map(told).collect();
+        report
+    };
+    driver.all().iter().map(report).collect()
 }
 
 impl KeeperReport {

@@ -60,8 +60,10 @@ fn cells_text(cells: &[CellReport]) -> String {
             keepers(c),
         ]
     };
-    let rows: Vec<Vec<String>> = std::iter::once(head).chain(sorted.into_iter().map(line)).collect();
-    columns(&rows)
+    let rows: Vec<Vec<String>> = std::iter::once(head).chain(sorted.iter().map(|c| line(c))).collect();
+    let called = |c: &CellReport| if c.namespace.is_empty() { c.role.clone() } else { c.namespace.clone() };
+    let thoughts = sorted.iter().flat_map(|c| c.thoughts.iter().map(|thought| format!("{}: {thought}\n", called(c))));
+    columns(&rows) + &thoughts.collect::<String>()
 }
 
 /// Voters first; who leads, who learns, and whether that is being changed.
@@ -108,6 +110,7 @@ mod tests {
             waiting: 0,
             epoch: 1,
             changing: false,
+            thoughts: Vec::new(),
             keepers: vec![keeper(1, Some("ant"), true, true, None)],
             lag: None,
         }

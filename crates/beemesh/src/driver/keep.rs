@@ -14,7 +14,7 @@ use node::cell::{self, Cell, Purpose, Role};
 use node::keeping::orders::{self, Do, Here};
 use node::keeping::{Effect, Input, Keeping, Known, View};
 use node::wire::keep::{Beacon, Message};
-use objects::membership::REVOCATION;
+use objects::membership::{Member, REVOCATION};
 use objects::request::Shared;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -387,9 +387,10 @@ impl Task {
         if bundle.number() == self.known.0 {
             return;
         }
+        let wanted = |m: &Member| if m.leaving { Wanted::Leaving } else { Wanted::Stays };
         let roles = |listed: &[String]| listed.join(",").parse::<Roles>().unwrap_or(Roles::NONE);
         let mut members: BTreeMap<NodeId, (Roles, Wanted)> =
-            bundle.members().map(|(_, m)| (m.node, (roles(&m.roles), Wanted::Stays))).collect();
+            bundle.members().map(|(_, m)| (m.node, (roles(&m.roles), wanted(&m)))).collect();
         for revoked in bundle.list(REVOCATION).into_iter().filter_map(|t| objects::membership::Revocation::of(&t)) {
             members.insert(revoked.node, (Roles::NONE, Wanted::Expelled));
         }
