@@ -5,6 +5,7 @@ use crate::a_switch::machines;
 use anyhow::{Context, Result, bail};
 use e2e::{Kubectl, Loss, Machine, Model, Network, Node, Options, Place, Registry, images};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What fits on the part of a host's disk that forgets.
@@ -24,7 +25,7 @@ pub(crate) struct Hosts {
     pub(crate) hosts: Vec<Host>,
     pub(crate) network: Arc<Network>,
     _registry: Registry,
-    _place: Place,
+    place: Place,
 }
 
 /// Tells a story of hosts with these names. Each founds a mesh of its own. If the story fails, what the hosts said is
@@ -74,7 +75,12 @@ impl Hosts {
             nodes.push((machine, Node::prepare(&place, options)?));
         }
         let hosts = nodes.into_iter().map(|(machine, node)| Host { machine, kubectl: node.kubectl(), node });
-        Ok(Hosts { hosts: hosts.collect(), network, _registry: registry, _place: place })
+        Ok(Hosts { hosts: hosts.collect(), network, _registry: registry, place })
+    }
+
+    /// A path in the story's directory.
+    pub(crate) fn place(&self, name: &str) -> PathBuf {
+        self.place.join(name)
     }
 
     fn found_each(&mut self) -> Result<()> {

@@ -5,6 +5,7 @@ use crate::hosts::{Hosts, story_of_a_mesh};
 use crate::with_pods::SOON;
 use anyhow::{Context, Result, bail, ensure};
 use e2e::{Kubectl, Loss, until};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -82,14 +83,16 @@ impl Written {
     }
 }
 
-/// Waits until every cell that `ant` keeps has three voters and a leader.
+/// Waits until every host keeps every cell, each with three that vote and nobody who lags behind for long.
 pub(crate) fn all_have_three_keepers(mesh: &Hosts) -> Result<()> {
     for host in &mesh.hosts {
         until("three voters of every cell", SOON, || {
-            let said = host.node.beemesh(&["cells"])?.success()?;
-            let rows: Vec<&str> = said.lines().skip(1).collect();
-            let three = |row: &&str| row.split_whitespace().any(|word| word == "3");
-            Ok((rows.len() >= 6 && rows.iter().all(three)).then_some(()))
+            let said = host.node.beemesh(&["cells", "--output", "json"])?.success()?;
+            let cells: Vec<Value> = serde_json::from_str(&said)?;
+            let voters =
+                |cell: &Value| cell["keepers"].as_array().map(|all| all.iter().filter(|k| k["votes"] == true).count());
+            let whole = |cell: &Value| cell["changing"] == false && voters(cell) == Some(3);
+            Ok((cells.len() >= 6 && cells.iter().all(whole)).then_some(()))
         })
         .with_context(|| format!("at {}", host.machine.name()))?;
     }

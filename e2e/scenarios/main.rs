@@ -23,6 +23,7 @@ mod joined_hosts;
 mod lives_of_pods;
 mod networks;
 mod operators;
+mod pods_elsewhere;
 mod power_cuts;
 mod rights;
 mod three_hosts;

@@ -3,6 +3,7 @@
 use crate::driver::work::Work;
 use crate::driver::{Driver, Settled, clock};
 use crate::streams;
+use ::mesh::Mesh;
 use anyhow::Result;
 use api::catalogue::Catalogue;
 use api::port::{
@@ -39,6 +40,7 @@ pub(crate) struct Node {
     driver: Arc<Driver>,
     identity: Arc<Identity>,
     work: Arc<Work>,
+    mesh: Arc<Mesh>,
     catalogue: Arc<Catalogue>,
     openapi_index: Vec<(String, String)>,
     openapi: Mutex<BTreeMap<String, Bytes>>,
@@ -47,13 +49,20 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(driver: Arc<Driver>, identity: Arc<Identity>, work: Arc<Work>, host: String) -> Node {
+    pub(crate) fn new(
+        driver: Arc<Driver>,
+        identity: Arc<Identity>,
+        work: Arc<Work>,
+        mesh: Arc<Mesh>,
+        host: String,
+    ) -> Node {
         let catalogue = Arc::new(Catalogue::new(kinds::KINDS.iter().filter(|k| k.served)));
         let openapi_index = openapi::index(&|k| k.served);
         Node {
             driver,
             identity,
             work,
+            mesh,
             catalogue,
             openapi_index,
             openapi: Mutex::default(),
@@ -498,9 +507,8 @@ impl Backend for Node {
             let pod = stream.object.tree();
             // Nothing that runs here is another node's pod, whatever its uid.
             if let Some(node) = pod["spec"]["nodeName"].as_str().filter(|n| !["", self.work.node_name()].contains(n)) {
-                return Err(Box::new(Status::unavailable(&format!(
-                    "the pod is on node {node}, which is not reached from this one"
-                ))));
+                let way = streams::Way { backend: self, work: &self.work, mesh: &self.mesh };
+                return streams::connect_elsewhere(&way, node, &pod, ask).await;
             }
             let Some(runtime) = self.work.runtime() else {
                 return Err(Box::new(Status::unavailable("this node has no container runtime (yet): it runs no pods")));

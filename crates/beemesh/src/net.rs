@@ -5,6 +5,7 @@ use crate::driver::away::Incoming;
 use crate::driver::clock;
 use crate::issue::Issuing;
 use crate::join::Joins;
+use crate::streams::Serving;
 use ::mesh::{Clock, Handler, Mesh, Message, Peer, Protocol, Standing, Streams, Why};
 use anyhow::{Context, Result};
 use base::{Chance, NodeId};
@@ -27,13 +28,15 @@ pub(crate) const LIFE: Protocol = Protocol::new("life", 1);
 /// Certificates: [`crate::issue`].
 pub(crate) const ISSUE: Protocol = Protocol::new("issue", 1);
 
+/// Streams of pods: [`node::wire::POD`].
+pub(crate) const POD: Protocol = Protocol::new("pod", 1);
 /// Between replicas of cells: [`node::wire::CELL`].
 pub(crate) const CELL: Protocol = Protocol::new("cell", 1);
 /// Who keeps cells: [`node::wire::KEEP`].
 pub(crate) const KEEP: Protocol = Protocol::new("keep", 1);
 
 /// Everything this node speaks.
-pub(crate) const PROTOCOLS: [Protocol; 8] = [CELL, KEEP, ASK, WATCH, SCHEDULE, BUNDLE, LIFE, ISSUE];
+pub(crate) const PROTOCOLS: [Protocol; 9] = [CELL, KEEP, ASK, WATCH, SCHEDULE, BUNDLE, LIFE, ISSUE, POD];
 
 /// A message between replicas may hold one entry of a log, which may change 8 MiB of objects and hold what they were
 /// before; of one that is not sent, the cell would stand still.
@@ -44,16 +47,18 @@ const MESSAGE_BYTES_MAX: usize = 24 << 20;
 pub(crate) struct Net {
     joins: OnceLock<Arc<Joins>>,
     issuing: OnceLock<Arc<Issuing>>,
+    serving: OnceLock<Arc<Serving>>,
     incoming: OnceLock<Incoming>,
 }
 
 impl Net {
-    /// From now on machines that ask to join, and nodes that ask for certificates, are answered, and what nodes say to
-    /// this one's machines comes to them.
-    pub(crate) fn serve(&self, joins: Arc<Joins>, issuing: Arc<Issuing>, incoming: Incoming) {
+    /// From now on machines that ask to join, and nodes that ask for certificates or for streams of pods, are answered,
+    /// and what nodes say to this one's machines comes to them.
+    pub(crate) fn serve(&self, joins: Arc<Joins>, issuing: Arc<Issuing>, serving: Arc<Serving>, incoming: Incoming) {
         // Once, by whoever starts the node.
         let _ = self.joins.set(joins);
         let _ = self.issuing.set(issuing);
+        let _ = self.serving.set(serving);
         let _ = self.incoming.set(incoming);
     }
 }
@@ -79,6 +84,11 @@ impl Handler for Net {
         match (stream.protocol, self.issuing.get(), self.incoming.get()) {
             (ISSUE, Some(issuing), _) => issuing.clone().serve(stream),
             (ISSUE, None, _) => {}
+            (POD, ..) => {
+                if let Some(serving) = self.serving.get() {
+                    serving.clone().serve(stream);
+                }
+            }
             (_, _, Some(incoming)) => incoming.stream(stream),
             (_, _, None) => {}
         }

@@ -13,6 +13,7 @@ use crate::joining::{self, Wish};
 use crate::kubeconfig::{self, Access};
 use crate::net::{self, Net};
 use crate::register::RuntimeFacts;
+use crate::streams::Serving;
 use crate::{files, leave, mesh, pods, register, standing};
 use ::mesh::{Mesh, Standing};
 use agree::log::{self, Command, Log, Notice};
@@ -97,7 +98,7 @@ pub(crate) fn run(config: Config, wish: Option<Wish>) -> Result<()> {
         api_port: api.port(),
     };
     let work = Work::new(about, runtime.handle().clone(), chance.stream("work"));
-    let backend = Arc::new(Node::new(driver.clone(), identity.clone(), work.clone(), api.to_string()));
+    let backend = Arc::new(Node::new(driver.clone(), identity.clone(), work.clone(), mesh.clone(), api.to_string()));
     work.errands().through(Arc::downgrade(&backend));
     work.start()?;
     let away = Arc::new(Away::new(mesh.clone(), runtime.handle().clone()));
@@ -108,7 +109,8 @@ pub(crate) fn run(config: Config, wish: Option<Wish>) -> Result<()> {
     let joins = Joins::new(backend.clone(), upkeep.clone(), mesh.clone(), config.advertise.clone());
     let issuing = Issuing::new(backend.clone(), upkeep.clone(), runtime.handle().clone());
     let incoming = Incoming::new(&driver, &work, runtime.handle().clone());
-    net.serve(Arc::new(joins), Arc::new(issuing), incoming);
+    let serving = Serving::new(&work, runtime.handle().clone());
+    net.serve(Arc::new(joins), Arc::new(issuing), Arc::new(serving), incoming);
 
     let own = Own { identity, upkeep, mesh: mesh.clone() };
     let result = runtime.block_on(serve(&config, api, listener, own, backend, work.clone()));

@@ -188,6 +188,18 @@ impl StreamSender {
     }
 }
 
+impl StreamSender {
+    /// Resolves once the peer takes no more of this direction: it has dropped its [`StreamReceiver`], or the link is
+    /// gone. Also while a write waits, or nothing is written at all.
+    pub fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
+        let stopped = self.inner.stopped();
+        async move {
+            // How it came about is for whoever reads or writes to say.
+            let _ = stopped.await;
+        }
+    }
+}
+
 impl AsyncWrite for StreamSender {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();

@@ -42,7 +42,10 @@ async fn a_stream_that_is_dropped_half_way_is_no_whole_one() {
     let mut there = b.heard.streams.lock().unwrap().pop_front().unwrap();
     let mut head = [0; 6];
     there.receive.read_exact(&mut head).await.unwrap();
+    let mut stopped = std::pin::pin!(there.send.stopped());
+    assert!(timeout(Duration::ZERO, &mut stopped).await.is_err(), "it is still wanted");
     drop(stream);
+    stopped.await;
     let error = there.receive.read_to_end(&mut Vec::new()).await.unwrap_err();
     assert_ne!(error.kind(), ErrorKind::UnexpectedEof, "{error}");
     let error = loop {

@@ -87,6 +87,11 @@ impl Nodes {
         self.candidates.as_ref()
     }
 
+    /// The machine behind a Node, if it is known.
+    pub fn machine(&self, name: &str) -> Option<NodeId> {
+        self.all.get(name)?.candidate.as_ref().map(|c| c.id)
+    }
+
     /// Where the API is served; `None` before that is known.
     pub fn gateways(&self) -> Option<&[IpAddr]> {
         self.gateways.as_deref()
@@ -192,6 +197,7 @@ mod tests {
         own["spec"]["unschedulable"] = json!(true);
         assert_eq!(names(&nodes.changed(&[change(1, Some(own))])), ["own", "candidates"]);
         assert_eq!(names(&nodes.changed(&[change(2, None)])), ["candidates", "gateways", "taints"]);
+        assert_eq!((nodes.machine("n1"), nodes.machine("n2")), (Some(id(1)), None));
         assert_eq!(nodes.gateways(), Some(&["192.0.2.1".parse().unwrap()][..]));
         // What it last was is what it bids by, also while nobody has its object.
         assert_eq!(names(&nodes.changed(&[change(1, None)])), ["candidates", "gateways"]);

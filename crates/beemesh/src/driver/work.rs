@@ -323,6 +323,16 @@ impl Work {
         self.runtime.get()
     }
 
+    /// The object of a pod that is bound to this node.
+    pub(crate) fn pod(&self, uid: &str) -> Option<Arc<Tree>> {
+        self.pods.get()?.look(|pods| pods.object(uid))
+    }
+
+    /// The machine behind a Node, as far as the hive's Nodes are known here.
+    pub(crate) fn machine(&self, node: &str) -> Option<NodeId> {
+        lock(&self.nodes).machine(node)
+    }
+
     fn begin(&self, cell: CellId, role: &Role, term: u64) -> (Arc<Seat<Controllers>>, Option<Arc<Seat<Leader>>>) {
         // Machines are made only while the driver lives, and it holds this.
         let Some(world) = self.me.upgrade() else { unreachable!("a cell is led for nobody") };

@@ -347,6 +347,11 @@ impl Pods {
         self.cells.get(&cell).is_some_and(|c| c.whole)
     }
 
+    /// The object of a pod that is bound here, as far as is known now: of one that is gone there is none.
+    pub fn object(&self, uid: &str) -> Option<Arc<Tree>> {
+        self.pods.get(uid).filter(|p| !p.gone).map(|p| p.tree.clone())
+    }
+
     /// Ends pods whose cell is gone, and has what is left of pods that are gone removed: of `found`, those that no
     /// cell has bound here, that the runtime does not show, and that are not being removed already. A pod that failed
     /// before it had a sandbox, or that was removed while the daemon was away, leaves nothing else behind that tells

@@ -8,6 +8,7 @@
 //! | [`SCHEDULE`] | a cell's leader and nodes about pods; may be lost | [`schedule`] |
 //! | [`BUNDLE`] | root's configuration, whole or what changed | [`bundle`] |
 //! | [`KEEP`] | who keeps cells, and how nodes are; may be lost | [`keep`] |
+//! | [`POD`] | a stream for each exec, attach, log and forwarded connection of a pod elsewhere | [`pod`] |
 //!
 //! On a stream every message is one frame ([`frame`]). Every frame begins with the version of its layout. A version
 //! that is not known, or a variant, is refused by name: the stream's major version was negotiated, so it is for a
@@ -23,6 +24,7 @@ pub mod cell;
 mod codec;
 pub mod frame;
 pub mod keep;
+pub mod pod;
 mod request;
 pub mod schedule;
 mod values;
@@ -43,3 +45,5 @@ pub const SCHEDULE: &str = "/beemesh/schedule/1";
 pub const BUNDLE: &str = "/beemesh/bundle/1";
 /// The name by which [`keep`] is negotiated.
 pub const KEEP: &str = "/beemesh/keep/1";
+/// The name by which [`pod`] is negotiated.
+pub const POD: &str = "/beemesh/pod/1";

@@ -1,7 +1,7 @@
 //! A pod's whole life, told one story at a time.
 
 use super::api::{condition, wall};
-use super::world::World;
+use super::world::{World, facts};
 use node::pods::{Config, Pods};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -101,6 +101,30 @@ fn a_pod_that_never_restarts_ends_with_its_containers() {
         assert!(w.until(seconds(10), |w| w.is_gone("job", &uid)));
         assert_eq!(w.rt.removed_pods, [uid]);
     }
+}
+
+#[test]
+fn a_pods_object_is_known_as_long_as_it_is_bound_also_cut_off_and_after_its_end() {
+    let mut w = World::new();
+    let uid = w.create("job", json!({"restartPolicy": "Never", "containers": [container("c", "exit-0-5")]}));
+    assert_eq!(w.pods.object(&uid), None, "it has not been told of it");
+    w.wait("job", "Running");
+    w.restart();
+    w.api.feed.clear();
+    w.api.down = Some(503);
+    w.go(seconds(1));
+    let found = w.pods.object(&uid).unwrap();
+    assert_eq!((&found["metadata"]["name"], &found["spec"]["nodeName"]), (&json!("job"), &json!(&*facts().name)));
+    w.api.down = None;
+    w.api.feed.push_back(w.api.whole());
+    w.wait("job", "Succeeded");
+    w.go(seconds(30));
+    assert_eq!(w.pods.object(&uid).unwrap()["status"]["phase"], "Succeeded");
+    assert_eq!(w.pods.object("another"), None);
+    w.delete("job", 30);
+    assert!(w.until(seconds(10), |w| w.is_gone("job", &uid)));
+    w.go(seconds(5));
+    assert_eq!(w.pods.object(&uid), None);
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Bytes that nobody meant well.
 
-use super::{heard, samples, sent};
+use super::{heard, pod_streams, samples, sent};
 use crate::wire::ask::{Question, Receiving};
 use crate::wire::bundle::{Have, Taking};
 use crate::wire::watch::{FromCell, Hearing, ToCell};
-use crate::wire::{cell, keep, schedule};
+use crate::wire::{cell, keep, pod, schedule};
 use base::Chance;
 use bytes::Bytes;
 
@@ -26,6 +26,15 @@ fn decoders() -> Vec<Decoder> {
         }),
         ("cells", vec![batch.take().unwrap()], |b| {
             cell::messages(b).is_ok_and(|all| all.iter().all(Result::is_ok) && all.len() == 4)
+        }),
+        ("pods' questions", pod_streams::questions().iter().map(pod::Question::encode).collect(), |b| {
+            pod::Question::decode(b).is_ok()
+        }),
+        ("pods' answers", pod_streams::answers().iter().map(pod::Answer::encode).collect(), |b| {
+            pod::Answer::decode(b).is_ok()
+        }),
+        ("pods' frames", pod_streams::frames().iter().map(pod::Frame::encode).collect(), |b| {
+            pod::Frame::decode(b).is_ok()
         }),
         ("have", vec![Have { number: samples::r(5), whole: true }.encode()], |b| Have::decode(b).is_ok()),
     ]

@@ -3,6 +3,7 @@
 mod answers;
 mod bundles;
 mod hostile;
+mod pod_streams;
 mod samples;
 mod streams;
 
