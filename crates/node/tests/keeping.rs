@@ -160,6 +160,46 @@ fn whoever_is_replaced_ends_when_a_quorum_says_so() {
 }
 
 #[test]
+fn whoever_leads_next_ends_those_it_has_seen_go() {
+    let mut s = three(4);
+    let gone = *s.view.now.keepers.iter().find(|k| k.node != id(1)).unwrap();
+    s.view.leads = false;
+    s.pass(1);
+    s.view.now.epoch += 1;
+    let new = Keeper { replica: ReplicaId(77), node: id(4), votes: true };
+    s.view.now.keepers.retain(|k| k.replica != gone.replica);
+    s.view.now.keepers.push(new);
+    s.catch_up();
+    assert_eq!(s.pass(1), [], "that is the part of whoever leads");
+    s.view.leads = true;
+    assert!(matches!(s.pass(1)[..], [Effect::Confirm { .. }]));
+    s.step(Input::Confirmed { replica: new.replica, epoch: s.view.now.epoch });
+    let end = Effect::End { node: gone.node, cell: CELL, replica: gone.replica };
+    assert_eq!(s.pass(1), [end]);
+    s.nodes.remove(&gone.node);
+    s.step(Input::Nodes(s.nodes.clone()));
+    assert_eq!(s.pass(1), [], "where there is no such node nobody is told");
+}
+
+#[test]
+fn the_word_of_a_leader_whose_own_disk_has_both_sets_vote_does_not_count() {
+    let mut s = three(4);
+    let gone = *s.view.now.keepers.iter().find(|k| k.node != id(1)).unwrap();
+    let new = Keeper { replica: ReplicaId(77), node: id(4), votes: true };
+    s.view.now.epoch += 1;
+    s.view.now.keepers.retain(|k| k.replica != gone.replica);
+    s.view.now.keepers.push(new);
+    s.catch_up();
+    s.view.is_joint = true;
+    s.pass(1);
+    (s.view.is_joint, s.view.is_durable) = (false, false);
+    s.step(Input::Confirmed { replica: new.replica, epoch: s.view.now.epoch });
+    assert!(matches!(s.pass(1)[..], [Effect::Confirm { .. }]));
+    s.view.is_durable = true;
+    assert!(matches!(s.pass(1)[..], [Effect::End { .. }]));
+}
+
+#[test]
 fn a_new_leader_lets_them_speak_first() {
     let mut s = three(4);
     s.up.clear();

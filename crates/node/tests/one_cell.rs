@@ -35,6 +35,8 @@ struct World {
     later: Vec<u64>,
     /// Those that were answered.
     carried: Vec<u64>,
+    /// Nothing is left of it.
+    ended: bool,
 }
 
 fn id() -> CellId {
@@ -74,6 +76,7 @@ impl World {
             resumed: 0,
             later: Vec::new(),
             carried: Vec::new(),
+            ended: false,
         };
         w.step(Input::Tick);
         w
@@ -86,6 +89,7 @@ impl World {
         for e in fx {
             match e {
                 Effect::Resume => self.resumed += 1,
+                Effect::Ended => self.ended = true,
                 Effect::CarriedLater { question } => self.later.push(question),
                 Effect::Carried { question, .. } => self.carried.push(question),
                 Effect::Persist { ticket, records, vital } => {
@@ -504,6 +508,27 @@ fn more_callers_than_the_bound_are_told_to_come_back() {
     assert_eq!(busy, 76);
     w.sync();
     assert_eq!(all.iter().filter(|to| w.answers.get(to).is_some_and(|o| code(o) == 201)).count(), 1024);
+}
+
+#[test]
+fn a_life_ends_though_the_log_takes_nothing_else_of_it() {
+    let mut w = world();
+    w.create("a", "1");
+    let written: Vec<_> = w.cache.drain(..).collect();
+    w.create("b", "1");
+    // A log that has lost what it held refuses what is not the end of it, and what comes behind.
+    w.cache.clear();
+    w.step(Input::NotWritten(written[0].0));
+    w.step(Input::End);
+    let [(end, records)] = &w.cache.iter().cloned().collect::<Vec<_>>()[..] else { panic!("{:?}", w.cache) };
+    assert!(matches!(records[..], [Record::Forget { .. }]) && w.resumed == 1, "{records:?}");
+    w.cache.clear();
+    w.step(Input::Rewrite { question: 1, segment: 1, records: Vec::new() });
+    assert_eq!((&w.later[..], &w.carried[..]), (&[1][..], &[][..]), "behind its end nothing is carried");
+    w.step(Input::End);
+    assert!(w.cache.is_empty() && !w.ended, "it is being ended");
+    w.step(Input::Durable(*end));
+    assert!(w.ended);
 }
 
 #[test]

@@ -4,9 +4,11 @@ use crate::disk::Disk;
 use agree::heartbeat::Pair;
 use agree::log::{Log, Ticket};
 use base::disk::Op;
-use base::{CellId, Now, Time, Wall};
+use base::{CellId, NodeId, Now, ReplicaId, Time, Wall};
 use node::bundle::Bundle;
 use node::cell::{Cell, Found, Input, Role};
+use node::keeping::Keeping;
+use node::wire::keep::Beacon;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -75,6 +77,23 @@ pub struct Up {
     pub parked: Vec<(CellId, Input)>,
     /// When it is woken next, in virtual nanoseconds.
     pub woken_at: u64,
+    /// Who keeps its cells.
+    pub keeps: Keeps,
+}
+
+/// What a running node has of who keeps cells, where machines decide it.
+#[derive(Default)]
+pub struct Keeps {
+    /// The machine beside each replica.
+    pub machines: BTreeMap<CellId, Keeping>,
+    /// What other nodes said of themselves last, and when their processes began, on this node's clock.
+    pub beacons: BTreeMap<NodeId, (Beacon, Time)>,
+    /// Cells without a leader, since when (in virtual nanoseconds), and how often that was said.
+    pub leaderless: BTreeMap<CellId, (u64, u64)>,
+    /// Lives that are being ended, and who wants to hear of it.
+    pub ending: BTreeMap<CellId, (NodeId, ReplicaId)>,
+    /// When its process began, on its own clock.
+    pub began: Time,
 }
 
 /// A replica at its node.
@@ -89,6 +108,8 @@ pub struct Seat {
     pub votes: Vec<Ticket>,
     /// The writes that were refused and not asked for again.
     pub refused: BTreeSet<Ticket>,
+    /// The write by which it is forgotten.
+    pub last: Option<Ticket>,
 }
 
 impl Keeper {

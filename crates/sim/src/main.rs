@@ -5,7 +5,7 @@ use clap::Parser;
 use sim::{Bug, Counts, Violation, run};
 use std::process::ExitCode;
 
-/// Simulates meshes of one, three or five keepers under faults, one run a seed.
+/// Simulates meshes of one to seven nodes under faults, one run a seed.
 #[derive(Parser)]
 #[command(name = "sim", version)]
 struct Arguments {

@@ -41,6 +41,10 @@ pub enum Bug {
     EndUnasked,
     /// A node that is ordered to keep a cell, and has nothing of it, founds it.
     FoundedAnew,
+    /// A node that is told to end a life ends the one it has, whichever that is.
+    AnotherEnded,
+    /// A life without a leader does not say that it is there.
+    FormerUnsaid,
     /// One change in five of the Nodes is not handed to those who watch them.
     NodeUntold,
     /// No sign of life of a node comes to the registry's leader.
@@ -49,7 +53,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every bug, and none.
-    pub const ALL: [Bug; 16] = [
+    pub const ALL: [Bug; 18] = [
         Bug::None,
         Bug::AckBeforeFsync,
         Bug::VoteNotPersisted,
@@ -64,6 +68,8 @@ impl Bug {
         Bug::ChangeForgotten,
         Bug::EndUnasked,
         Bug::FoundedAnew,
+        Bug::AnotherEnded,
+        Bug::FormerUnsaid,
         Bug::NodeUntold,
         Bug::SignLost,
     ];

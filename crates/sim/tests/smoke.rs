@@ -107,6 +107,17 @@ fn a_member_ended_without_the_word_of_a_quorum_is_caught() {
 }
 
 #[test]
+fn another_life_ended_than_the_one_that_was_named_is_caught() {
+    let (checker, _) = caught(Bug::AnotherEnded, 120).unwrap();
+    assert!(["liveness", "acknowledged"].contains(&checker), "{checker}");
+}
+
+#[test]
+fn a_life_that_nobody_names_and_that_keeps_silent_is_caught() {
+    assert_eq!(caught(Bug::FormerUnsaid, 40).unwrap().0, "keeping");
+}
+
+#[test]
 fn a_cell_founded_anew_is_caught() {
     let (checker, _) = caught(Bug::FoundedAnew, 30).unwrap();
     assert!(["applied", "election"].contains(&checker), "{checker}");

@@ -226,6 +226,40 @@ fn a_follower_that_started_anew_is_told_the_commit_again() {
     assert!(told(&one.step(answered(one.now.mono))));
 }
 
+/// Of two voters and a learner.
+fn with_learner() -> Durable {
+    Durable::founding(Members { learners: vec![ReplicaId(1)], ..Members::of_voters([2, 3].map(ReplicaId)) })
+}
+
+#[test]
+fn who_only_learns_forgets_a_leader_that_is_silent() {
+    let mut one = start(1, with_learner());
+    let heard = one.step(one.from(2, 4, append(0, 0, &[(1, 4)])));
+    one.settle(heard);
+    assert_eq!(one.replica.role(), Role::Follower { leader: Some(ReplicaId(2)) });
+    assert_eq!(one.replica.next_deadline(), None, "it is bound");
+    let last = one.now.mono;
+    one.after(Duration::from_millis(100), Input::Unfollowed { id: FollowId(1), last: Some(last) });
+    let forgotten = one.tick_at_deadline();
+    assert!(forgotten.contains(&Effect::Role(Role::Follower { leader: None })), "{forgotten:?}");
+    assert_eq!((one.replica.next_deadline(), one.replica.term()), (None, 4), "and stands for nothing");
+    let again = one.step(one.from(2, 4, append(1, 4, &[])));
+    assert!(again.contains(&Effect::Role(Role::Follower { leader: Some(ReplicaId(2)) })), "{again:?}");
+}
+
+#[test]
+fn that_a_member_holds_nothing_is_not_believed_when_it_comes_late() {
+    let mut one = start(1, members(3)).elected();
+    let term = one.replica.term();
+    let lossy = |fx: &[Effect]| fx.contains(&Effect::PeerLossy { replica: ReplicaId(2) });
+    assert!(!lossy(&one.step(one.from(2, term, Body::Blank))), "it was said before it acknowledged");
+    one.step(Input::Answered { from: ReplicaId(2), term, sent: one.now.mono });
+    let soon = config(1).patience / 2;
+    assert!(!lossy(&one.after(soon, one.from(2, term, Body::Blank))), "who holds nothing answers no heartbeat");
+    one.step(Input::Answered { from: ReplicaId(3), term, sent: one.now.mono });
+    assert!(lossy(&one.after(soon, one.from(2, term, Body::Blank))));
+}
+
 #[test]
 fn a_leader_that_sends_a_snapshot_hears_that_its_term_is_over() {
     let mut one = start(1, members(3));

@@ -141,7 +141,7 @@ struct Task {
     began: Time,
     next_beacon: Time,
     next_former: Time,
-    sweeps: usize,
+    sweeps: u64,
 }
 
 impl Task {
@@ -196,10 +196,8 @@ impl Task {
     /// A cell here as it is now: its machine looks at it.
     fn look(&mut self, now: Time, cell: CellId) {
         let Some(seat) = self.driver.cell(cell) else { return self.forget(cell) };
+        // One that follows is looked at, too: whoever leads next is to know whom it has seen go.
         let view = seat.look(View::of);
-        if !view.leads && !self.cells.contains_key(&cell) {
-            return;
-        }
         let authority = cell == self.driver.founding.root;
         let mut fx = Vec::new();
         let known = self.known_for(now, authority);
@@ -243,7 +241,7 @@ impl Task {
         match beside.due {
             Some(at) => drop(self.due.insert((at, cell))),
             // It leads here no more.
-            None => self.forget(cell),
+            None => drop(lock(&self.driver.keep.reasons).remove(&cell)),
         }
     }
 
@@ -358,26 +356,19 @@ impl Task {
 
     /// Replicas that hear of no leader may have been let go without knowing.
     fn say_who_hears_nobody(&mut self) {
+        let times = self.sweeps;
         self.sweeps += 1;
-        let me = self.driver.node;
+        // Of very many members some are asked, each time others.
+        let all: Vec<NodeId> = self.known.1.keys().copied().collect();
+        let from = usize::try_from(times).unwrap_or_default().wrapping_mul(FORMER_TO_MAX) % all.len().max(1);
+        let asked: Vec<NodeId> = all.iter().cycle().skip(from).take(all.len().min(FORMER_TO_MAX)).copied().collect();
         for seat in self.driver.all() {
-            let cell = seat.id();
             let about = seat.look(|c| {
-                let keepers = c.member().cell().keepers();
-                let all = keepers.now.keepers.iter().chain(keepers.before.iter().flat_map(|d| &d.keepers));
-                let nodes: BTreeSet<NodeId> = all.map(|k| k.node).filter(|n| *n != me).collect();
-                c.leader().is_none().then(|| (c.member().replica().id(), nodes))
+                let whom = || (c.member().replica().id(), orders::tell_former(c, times, asked.iter().copied()));
+                c.leader().is_none().then(whom)
             });
-            let Some((replica, mut nodes)) = about else { continue };
-            // Those it knows may be gone as well: now and then all are asked.
-            if nodes.is_empty() || self.sweeps.is_multiple_of(6) {
-                let all: Vec<NodeId> = self.known.1.keys().copied().filter(|n| *n != me).collect();
-                let from = self.sweeps * FORMER_TO_MAX % all.len().max(1);
-                nodes.extend(all.iter().cycle().skip(from).take(all.len().min(FORMER_TO_MAX)));
-            }
-            for node in nodes {
-                self.say(node, &Message::Former { cell, replica });
-            }
+            let Some((replica, nodes)) = about else { continue };
+            nodes.into_iter().for_each(|node| self.say(node, &Message::Former { cell: seat.id(), replica }));
         }
     }
 

@@ -84,6 +84,13 @@ impl Cell {
             agreed::Effect::Over { ticket } => {
                 self.step_down(fx);
                 self.over = Some(ticket);
+                // A log that has lost what it held refuses whatever else there is, for good; and nothing of it is needed.
+                let last = fx.iter().rposition(|e| matches!(e, Effect::Persist { ticket: t, .. } if *t == ticket));
+                last.map(|at| fx.remove(at));
+                if let Some(records) = self.unwritten.leave_only(ticket) {
+                    fx.push(Effect::Resume);
+                    fx.push(Effect::Persist { ticket, records, vital: true });
+                }
             }
             agreed::Effect::Stopped { index, error } => {
                 self.step_down(fx);
@@ -129,7 +136,7 @@ impl Cell {
                 fx.push(Effect::Committed { term, objects: self.objects(), changes: Arc::default() });
             }
             raft::Effect::PeerLossy { replica } => fx.push(Effect::KeeperLossy { replica }),
-            other => self.beat(other, fx),
+            other => self.beat(now, other, fx),
         }
     }
 

@@ -78,8 +78,15 @@ impl Cell {
     }
 
     /// What a replica wants of the heartbeats between two nodes.
-    pub(super) fn beat(&mut self, effect: raft::Effect, fx: &mut Vec<Effect>) {
+    pub(super) fn beat(&mut self, now: Now, effect: raft::Effect, fx: &mut Vec<Effect>) {
         let (cell, me) = (self.config.cell, self.config.replica);
+        // What a leader said last was that it goes: by now nobody knows where it is, nor answers its heartbeats. Whoever
+        // waited to be told of its silence would wait for ever.
+        if let raft::Effect::Follow { id, leader, .. } = effect
+            && self.node_of(leader).is_none()
+        {
+            return self.raft(now, raft::Input::Unfollowed { id, last: None });
+        }
         let mut say = |node: Option<NodeId>, input: Pair| fx.extend(node.map(|node| Effect::Pair { node, input }));
         match effect {
             raft::Effect::Lead { term, to } => {
@@ -91,7 +98,11 @@ impl Cell {
             }
             raft::Effect::Unlead { term, to } => {
                 for member in to {
-                    say(self.led.remove(&member), Pair::Unlead { cell, term });
+                    let node = self.led.remove(&member);
+                    // Where a life follows another, both are led for a while: the later one goes on to be.
+                    let next = self.led.iter().find(|(_, at)| Some(**at) == node).map(|(next, _)| *next);
+                    let lead = |member| Pair::Lead { cell, led: Led { leader: me, member, term } };
+                    say(node, next.map_or(Pair::Unlead { cell, term }, lead));
                 }
             }
             raft::Effect::Follow { id, leader, term } => {
@@ -105,5 +116,81 @@ impl Cell {
             raft::Effect::BeatNow { to } => to.into_iter().for_each(|m| say(self.node_of(m), Pair::BeatNow)),
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::cell::{Config, Input, Role};
+    use agree::cell as agreed;
+    use agree::raft::Body;
+    use agree::raft::message::Entry;
+    use base::{CellId, Chance, Time, Uid, Wall};
+    use std::sync::Arc;
+
+    #[test]
+    fn a_leader_that_is_gone_when_it_is_heard_is_not_waited_for() {
+        let now = Now { mono: Time::from_ms(60_000), wall: Wall(1) };
+        let keeper = |n: u8| Keeper { replica: ReplicaId(n.into()), node: NodeId([n; 32]), votes: true };
+        let mut config = Config::new(CellId(Uid(7)), Role::Registry, NodeId([1; 32]), Arc::default());
+        config.founders = vec![keeper(1), keeper(2)];
+        let founding = agreed::Keepers::founding(config.cell, config.founders.clone());
+        let mut cell = Cell::new(config, None, Arc::default(), None, &Chance::from_u64(1), now).unwrap();
+        let alone = founding.change_to(&[keeper(1)], base::Revision::ZERO).unwrap();
+        let entry = |index, payload| Entry { term: 1, index, kind: 2, payload };
+        let entries = vec![entry(1, alone.encode()), entry(2, bytes::Bytes::new())];
+        let append = |term, at: (u64, u64), commit, entries| {
+            let body = Body::Append { prev_index: at.0, prev_term: at.1, commit, entries };
+            let (from, to) = (ReplicaId(2), ReplicaId(1));
+            Input::Message {
+                from: NodeId([2; 32]),
+                message: raft::Message { cell: CellId(Uid(7)), epoch: 1, from, to, term, body },
+            }
+        };
+        // The disk and the machine that shares heartbeats answer at once.
+        let mut step = |input| {
+            let mut inputs = vec![input];
+            while let Some(input) = inputs.pop() {
+                let mut fx = Vec::new();
+                cell.step(now, input, &mut fx);
+                inputs.extend(fx.into_iter().filter_map(|e| match e {
+                    Effect::Persist { ticket, .. } => Some(Input::Durable(ticket)),
+                    Effect::Pair { input: Pair::Unfollow { id, .. }, .. } => {
+                        Some(Input::Heartbeat(raft::Input::Unfollowed { id, last: None }))
+                    }
+                    _ => None,
+                }));
+            }
+            (cell.next_deadline(), cell.member().cell().keepers().now.keepers.len())
+        };
+        assert_eq!(step(append(1, (0, 0), 0, entries)), (None, 2), "it is bound to who leads");
+        // Of a later term, with the word that all of it is committed.
+        let (deadline, keepers) = step(append(2, (2, 1), 2, Vec::new()));
+        assert_eq!(keepers, 1);
+        assert!(deadline.is_some(), "it leads before long");
+    }
+
+    #[test]
+    fn the_end_of_a_life_ends_nothing_of_the_one_that_follows_it_on_its_node() {
+        let (now, node) = (Now { mono: Time::from_ms(1), wall: Wall(1) }, NodeId([9; 32]));
+        let config = Config::new(CellId(Uid(7)), Role::Registry, NodeId([1; 32]), Arc::default());
+        let mut cell = Cell::new(config, None, Arc::default(), None, &Chance::from_u64(1), now).unwrap();
+        let (old, new) = (ReplicaId(2), ReplicaId(3));
+        cell.heard.note(old, node);
+        cell.heard.note(new, node);
+        let mut said = |effect| {
+            let mut fx = Vec::new();
+            cell.beat(now, effect, &mut fx);
+            let input = |e| if let Effect::Pair { input, .. } = e { Some(input) } else { None };
+            fx.into_iter().filter_map(input).collect::<Vec<_>>()
+        };
+        said(raft::Effect::Lead { term: 4, to: vec![old] });
+        said(raft::Effect::Lead { term: 4, to: vec![new] });
+        let still = said(raft::Effect::Unlead { term: 4, to: vec![old] });
+        assert!(matches!(still[..], [Pair::Lead { led: Led { member, .. }, .. }] if member == new), "{still:?}");
+        let over = said(raft::Effect::Unlead { term: 4, to: vec![new] });
+        assert!(matches!(over[..], [Pair::Unlead { term: 4, .. }]), "{over:?}");
     }
 }

@@ -494,6 +494,7 @@ impl Cell {
             Input::NotWritten(ticket) => self.unwritten.refused(ticket, now.mono + apply::WRITE_AGAIN),
             Input::Space { ample } => self.on_space(now, ample),
             Input::Message { from, message } => self.on_message(now, from, message),
+            Input::End if self.over.is_some() => {}
             Input::End => self.member.step(now, agreed::Input::End, &mut self.member_effects),
             Input::Keep { epoch, keepers } => self.on_keep(now, epoch, &keepers),
             Input::Heartbeat(input) => {
@@ -517,8 +518,9 @@ impl Cell {
                 let revision = self.state().revision();
                 fx.push(Effect::Progress { storage, revision });
             }
-            // An answer would wait behind a write that was refused, and the next one behind it.
-            Input::Rewrite { question, .. } if self.unwritten.lags() => {
+            // An answer would wait behind a write that was refused, and the next one behind it. And what would be carried
+            // behind the word that this life is over would begin it again: there is nothing left to ask soon.
+            Input::Rewrite { question, .. } if self.unwritten.lags() || self.over.is_some() => {
                 fx.push(Effect::CarriedLater { question });
             }
             Input::Rewrite { question, segment, records } => {

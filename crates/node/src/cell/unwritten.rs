@@ -62,6 +62,16 @@ impl Unwritten {
         self.refused = self.refused.max(Some(ticket));
     }
 
+    /// Nothing before this write is needed any more, whether it was refused or is under way. Returns what the log is asked
+    /// for once more; it is to be told to go on before.
+    pub(super) fn leave_only(&mut self, ticket: Ticket) -> Option<Vec<Record>> {
+        self.writes.retain(|w| w.ticket >= ticket);
+        (self.again_at, self.refused) = (None, None);
+        let write = self.writes.front_mut()?;
+        write.under_way = true;
+        Some(write.records.clone())
+    }
+
     /// The log has room now.
     pub(super) fn hurry(&mut self, now: Time) {
         if self.holds() {
@@ -115,6 +125,21 @@ mod tests {
         assert!(!u.holds() && u.push(Ticket(5), &[]));
         u.durable(Ticket(5));
         assert!(asked(&mut u).is_empty());
+    }
+
+    #[test]
+    fn what_is_written_last_does_not_wait_for_what_is_never_taken() {
+        let mut u = Unwritten::default();
+        u.push(Ticket(1), &[]);
+        u.push(Ticket(2), &[]);
+        u.refused(Ticket(2), at(10));
+        assert!(!u.push(Ticket(3), &[]));
+        assert_eq!(u.leave_only(Ticket(3)), Some(vec![]));
+        assert!(!u.holds() && !u.lags());
+        u.refused(Ticket(1), at(11));
+        assert_eq!(u.again_at(), None, "nobody asks for it any more");
+        u.durable(Ticket(3));
+        assert_eq!(u.leave_only(Ticket(3)), None);
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //! far the cell's members have come. Of a plan it makes orders: begin to learn ([`Effect::Seat`]), change the members
 //! ([`Effect::Keep`]), hand over ([`Effect::Transfer`]), and, once those who keep the cell from then on have it on their
 //! disks, forget it ([`Effect::End`]). Orders to other nodes may be lost: they are said again until what they ask for is
-//! seen. Nothing here is durable: a new leader sees all of it anew, but for who kept the cell before; such a one says so
-//! itself ([`Input::Former`]).
+//! seen. Nothing here is durable: a new leader sees all of it anew, but for who kept the cell before. That it knows if its
+//! own replica has seen them go; else such a one says so itself ([`Input::Former`]).
 //!
 //! Unknown is not gone: a member whose node it was told nothing about is left where it is. Only a node that is said to
 //! leave or to be expelled loses its place for that.
@@ -207,6 +207,8 @@ impl Keeping {
             Input::Wanted(n) => self.wanted = n,
             Input::Nodes(nodes) => {
                 self.heard.retain(|n, _| nodes.contains_key(n));
+                // Nobody is there to answer; should it come back, it says what it has.
+                self.former.retain(|_, n| nodes.contains_key(n));
                 self.nodes = Some(nodes);
             }
             Input::Heard(node) => {
@@ -240,7 +242,7 @@ impl Keeping {
         }
     }
 
-    /// When it is to be told how the cell is. `None` while it does not lead: tell it when that changes.
+    /// When it is to be told how the cell is. `None` while it does not lead: tell it when that changes, or the keepers do.
     pub fn next_deadline(&self) -> Option<Time> {
         self.next
     }
@@ -260,11 +262,11 @@ impl Keeping {
     }
 
     fn look(&mut self, now: Time, view: &View, fx: &mut Vec<Effect>) {
+        // Whoever leads next finds those whom the last leader left to be let go, itself among them perhaps.
+        self.notice(view);
         if !view.leads {
             self.leads_since = None;
             self.next = None;
-            self.seen = None;
-            self.former.clear();
             return;
         }
         if self.leads_since.is_none() {
@@ -273,8 +275,8 @@ impl Keeping {
             self.heard.values_mut().for_each(|h| h.last = h.last.max(now));
         }
         self.next = Some(now + LOOK);
-        self.notice(view);
-        if view.is_durable {
+        // Before the joint state is left on its disk as well it may need the former ones to be elected.
+        if view.is_durable && !view.is_joint {
             let own = view.now.keepers.iter().find(|k| k.node == self.node);
             self.confirmed.extend(own.map(|k| (k.replica, view.now.epoch)));
         }

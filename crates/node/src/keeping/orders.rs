@@ -69,6 +69,19 @@ pub fn cell_of(message: &Message) -> Option<CellId> {
     }
 }
 
+/// Whom a life that has no leader for long tells that it is there ([`Message::Former`]), the `times`-th time, from 0: those
+/// it knows as keepers, and every other time, or if it knows none, all nodes. Those it knows may all have gone since, and
+/// nobody passes on what is for a leader.
+pub fn tell_former(cell: &Cell, times: u64, all: impl IntoIterator<Item = NodeId>) -> Vec<NodeId> {
+    let own = cell.config().node;
+    let known = cell.member().cell().keepers().now.keepers.iter().map(|k| k.node).filter(|n| *n != own);
+    let known: Vec<NodeId> = known.collect();
+    if known.is_empty() || times % 2 == 1 {
+        return all.into_iter().filter(|n| *n != own).collect();
+    }
+    known
+}
+
 /// What to do about a message of a node, as things are here.
 pub fn told(from: NodeId, message: &Message, here: Here) -> Option<Do> {
     match (message.clone(), here) {
@@ -104,8 +117,10 @@ pub fn told(from: NodeId, message: &Message, here: Here) -> Option<Do> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::cell::Role;
-    use base::{Revision, Uid};
+    use crate::cell::{Config, Role};
+    use agree::descriptor::Keeper;
+    use base::{Chance, Now, Revision, Time, Uid, Wall};
+    use std::sync::Arc;
 
     const CELL: CellId = CellId(Uid(7));
     const LEADER: NodeId = NodeId([1; 32]);
@@ -143,6 +158,22 @@ mod tests {
         assert!(done(end(B), life(false, Some(3))).contains("Ended"), "another life: the named one is not here");
         assert!(done(end(A), Here::Nothing).contains("Ended"));
         assert_eq!(done(end(A), Here::Closed), "nothing");
+    }
+
+    #[test]
+    fn whoever_hears_of_no_leader_asks_those_it_knows_and_then_everybody() {
+        let (now, node) = (Now { mono: Time::from_ms(1), wall: Wall(1) }, |n| NodeId([n; 32]));
+        let mut config = Config::new(CELL, Role::Registry, node(1), Arc::default());
+        let ask = |config: Config, times| {
+            let cell = Cell::new(config, None, Arc::default(), None, &Chance::from_u64(1), now).unwrap();
+            tell_former(&cell, times, (1..=4).map(node))
+        };
+        config.founders = vec![];
+        assert_eq!(ask(config.clone(), 0), [node(2), node(3), node(4)], "it knows nobody");
+        config.founders = [1, 3].map(|n| Keeper { replica: ReplicaId(n), node: node(n as u8), votes: true }).to_vec();
+        assert_eq!(ask(config.clone(), 0), [node(3)]);
+        assert_eq!(ask(config.clone(), 1), [node(2), node(3), node(4)]);
+        assert_eq!(ask(config, 2), [node(3)]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ impl World {
         let pending = self.clients.iter().filter(|c| c.operation.is_some()).count();
         ensure("liveness", pending == 0, || format!("{pending} clients were never answered"))?;
         self.end_cells()?;
+        self.end_keeping()?;
         self.end_gateway()?;
         self.end_pods()?;
         self.end_control()?;

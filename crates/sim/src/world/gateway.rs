@@ -471,12 +471,11 @@ impl World {
     }
 
     fn read_arrives(&mut self, read: u64, attempt: u64) -> Checked {
-        let count = self.keepers.len() as u64;
-        let g = &mut self.gateway;
-        let Some(r) = g.reads.get(&read).filter(|r| r.attempt == attempt) else { return Ok(()) };
+        let Some(r) = self.gateway.reads.get(&read).filter(|r| r.attempt == attempt) else { return Ok(()) };
         let (cell, at, after) = (r.cell, r.at, r.after);
+        let keep = self.nodes_of(cell);
         let storage = if r.purpose == Purpose::Namespaces { "Namespace" } else { STORAGE };
-        let node = g.dice.below(count) as usize;
+        let Some(node) = self.gateway.dice.pick(&keep).copied() else { return Ok(()) };
         self.tell(node, cell, CellInput::Collect { to: ReplyTo(attempt), storage: storage.into(), at, after })
     }
 

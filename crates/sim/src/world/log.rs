@@ -53,6 +53,9 @@ impl World {
         let ticket = persist.ticket;
         if let Some(seat) = self.keepers[node].up.as_mut().and_then(|u| u.seats.get_mut(&cell)) {
             seat.refused.remove(&ticket);
+            if matches!(persist.records.first(), Some(Record::Forget { .. })) {
+                seat.last = Some(ticket);
+            }
         }
         self.command(node, Command::Persist(persist));
         if self.bug == Bug::AckBeforeFsync && early {
@@ -158,7 +161,9 @@ impl World {
         match notice {
             Notice::Durable { cell, ticket } => {
                 if let Some(seat) = up.seats.get_mut(&cell) {
-                    ensure("invariant", seat.refused.first().is_none_or(|t| *t > ticket), || {
+                    // What ends a life needs nothing of what came before.
+                    let whole = seat.last == Some(ticket) || seat.refused.first().is_none_or(|t| *t > ticket);
+                    ensure("invariant", whole, || {
                         format!("node {node} has {ticket:?} of {cell} on its disk, and refused {:?}", seat.refused)
                     })?;
                     seat.votes.retain(|t| *t > ticket);

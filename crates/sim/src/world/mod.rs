@@ -62,7 +62,7 @@ const CLIENTS: usize = 4;
 /// A client asks again, elsewhere, after this.
 const PATIENCE: u64 = 1_500 * MS;
 /// A third of the seeds has pods that people make, another one pods that controllers make, and in the last one those who
-/// keep the cells come and go.
+/// keep the cells come and go; where machines decide that, there are more nodes to choose from.
 const KINDS: u64 = 3;
 const WITH_CONTROLLERS: u64 = 1;
 /// What is reserved for a service that does not come is returned after this.
@@ -115,6 +115,9 @@ enum Local {
     Pair(usize, usize, heartbeat::Input),
     Log(usize, Command),
     Bundle(usize, Arc<Bundle>),
+    /// The machine that has a cell kept looks at it.
+    Look(usize, CellId),
+    Keeping(usize, CellId, node::keeping::Input),
 }
 
 /// A stream of chance for each part of the world, so that one draw more here moves nothing there.
@@ -211,7 +214,9 @@ impl World {
     fn new(seed: u64, bug: Bug) -> World {
         let chance = Chance::from_u64(seed);
         let mut shape = chance.stream("shape");
-        let size = [1, 3, 3, 3, 5, 5][shape.below(6) as usize];
+        let turn = (seed % KINDS > WITH_CONTROLLERS).then_some(seed / KINDS);
+        let sizes = if keeping::Keeping::is_planned(turn) { [3, 4, 5, 5, 6, 7] } else { [1, 3, 3, 3, 5, 5] };
+        let size = sizes[shape.below(6) as usize];
         let keeper = |_| {
             let start_ns = shape.below(1 << 40);
             Keeper::new(Clock { start_ns, rate: shape.range(960, 1_041), ahead_ms: shape.below(900) })
@@ -251,7 +256,7 @@ impl World {
             served: 0,
             events: 0,
             counts: Counts::default(),
-            keeping: keeping::Keeping::new(&chance, size, seed % KINDS > WITH_CONTROLLERS),
+            keeping: keeping::Keeping::new(&chance, size, turn),
             pods: (seed % KINDS <= WITH_CONTROLLERS).then(|| Scene::new(&chance, seed % KINDS == WITH_CONTROLLERS)),
             control: (seed % KINDS == WITH_CONTROLLERS).then(|| control::Scene::new(&chance)),
             nodes: (seed % KINDS <= WITH_CONTROLLERS).then(|| nodes::Scene::new(&chance)),
@@ -298,6 +303,7 @@ impl World {
         let whose = match &event {
             Event::Wake { node, .. } | Event::Disk { node, .. } | Event::Arrives { node, .. } => Some(*node),
             Event::Packet { to, .. } => Some(*to),
+            Event::Keeping(keeping::Happening::Beacon { node, .. }) => Some(*node),
             _ => None,
         };
         // A process that is not scheduled finds everything when it is.

@@ -7,6 +7,7 @@ use agree::raft::{self, Body};
 use bytes::Bytes;
 use node::bundle::Bundle;
 use node::cell::Input;
+use node::wire::keep;
 use std::sync::Arc;
 
 use super::Local;
@@ -19,6 +20,8 @@ pub(super) enum Packet {
     Beat(Bytes),
     /// Root's configuration, told by the keeper that leads root.
     Bundle(Arc<Bundle>),
+    /// About who keeps cells, and how nodes are.
+    Keep(Bytes),
 }
 
 fn does_not_read_back(what: &str, e: impl std::fmt::Display) -> Violation {
@@ -60,6 +63,10 @@ impl World {
                 self.pass(Local::Pair(to, from, heartbeat::Input::Message(m)))
             }
             Packet::Bundle(bundle) => self.take_bundle(to, &bundle),
+            Packet::Keep(bytes) => {
+                let m = keep::Message::decode(&bytes).map_err(|e| does_not_read_back("message about keepers", e))?;
+                self.told_of_keepers(from, to, &m)
+            }
         }
     }
 

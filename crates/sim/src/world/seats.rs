@@ -4,7 +4,7 @@
 use super::network::Packet;
 use super::{Event, Local, REGISTRY, ROOT, Truth, World, index_of, node_id};
 use crate::checks::{Checked, Violation, ensure};
-use crate::keeper::{EPOCH_MS, Seat, Up};
+use crate::keeper::{EPOCH_MS, Keeps, Seat, Up};
 use agree::heartbeat::{self, Pair};
 use agree::log::{Answer, Command, Persist};
 use agree::raft;
@@ -14,6 +14,7 @@ use node::bundle::Bundle;
 use node::cell::{Cell, Config, Effect, Found, Input, Purpose, Role};
 use node::controllers;
 use node::genesis::{self, Genesis};
+use node::keeping::{self, Keeping};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -43,8 +44,10 @@ impl World {
             recovered: found.cells.into_iter().filter(|(_, c)| c.lossy || !c.records.is_empty()).map(of_cell).collect(),
             parked: Vec::new(),
             woken_at: u64::MAX,
+            keeps: Keeps { began: now.mono, ..Keeps::default() },
         });
         let chance = Chance::from_u64(7);
+        self.recall_lives(node);
         self.seat_kept(node)?;
         let root = Purpose { role: Role::Root, since: Revision::ZERO };
         self.seat(node, ROOT, root, Some(genesis::root(chance.stream("root"), Wall(EPOCH_MS))))?;
@@ -86,13 +89,14 @@ impl World {
         })?;
         let bundle = up.bundle.clone();
         up.recovered.remove(&id);
-        up.seats
-            .insert(id, Seat { cell, role: role.clone(), voted: (0, 0), votes: Vec::new(), refused: BTreeSet::new() });
+        let (votes, refused) = (Vec::new(), BTreeSet::new());
+        up.seats.insert(id, Seat { cell, role: role.clone(), voted: (0, 0), votes, refused, last: None });
         let asked: Vec<Input> = up.parked.extract_if(.., |(c, _)| *c == id).map(|(_, input)| input).collect();
         if let Role::Namespace(name) = &role {
             self.names.insert(name.clone(), id);
         }
         self.truths.entry(id).or_insert_with(|| Truth::of(&role));
+        self.have_kept(node, id);
         self.tell(node, id, Input::Bundle(bundle))?;
         self.tell(node, id, Input::Tick)?;
         for input in asked {
@@ -118,6 +122,7 @@ impl World {
                 // Root as it was before the namespace.
             } else if let Some(up) = &mut self.keepers[node].up {
                 up.seats.remove(&id);
+                up.keeps.machines.remove(&id);
                 self.control_gone(node, Some(id));
                 self.command(node, Command::Live { cell: id, bytes: 0 });
             }
@@ -174,6 +179,8 @@ impl World {
                         }
                     }
                     Local::Bundle(node, bundle) => self.take_bundle(node, &bundle)?,
+                    Local::Look(node, cell) => self.step_look(node, cell),
+                    Local::Keeping(node, cell, input) => self.step_keeping(node, cell, input),
                 }
             }
             let told = |n: &usize| self.keepers[*n].up.as_ref().is_some_and(|u| u.told);
@@ -281,7 +288,9 @@ impl World {
             }
             Effect::Pair { node: other, input } => self.local.push_back(Local::Pair(node, index_of(other), input)),
             Effect::Kept(_) => self.kept(node, cell),
-            Effect::KeeperLossy { .. } => {}
+            Effect::KeeperLossy { replica } => {
+                self.local.push_back(Local::Keeping(node, cell, keeping::Input::Lossy(replica)));
+            }
             Effect::Ended => self.ended(node, cell),
             Effect::Bundle(bundle) => self.local.push_back(Local::Bundle(node, bundle)),
             Effect::Events { changes, .. } => self.events(node, cell, &changes)?,
@@ -290,6 +299,7 @@ impl World {
                 self.unwatch(node, Some(cell));
             }
             Effect::Leading(false) => {
+                self.look_at_keepers(node, cell);
                 if self.is_of_pods(cell) {
                     self.unled(node);
                 }
@@ -311,7 +321,8 @@ impl World {
                 }
             }
             Effect::Stopped { why } => return Err(Violation { checker: "invariant", what: why }),
-            Effect::Leading(true) | Effect::Progress { .. } | Effect::Subscribed { .. } => {}
+            Effect::Leading(true) => self.look_at_keepers(node, cell),
+            Effect::Progress { .. } | Effect::Subscribed { .. } => {}
         }
         Ok(())
     }
@@ -321,7 +332,9 @@ impl World {
         let k = &mut self.keepers[node];
         let Some(up) = &k.up else { return };
         let cells = up.seats.values().map(|s| s.cell.next_deadline());
-        let deadlines = up.pairs.values().map(Pair::next_deadline).chain(cells).chain([up.log.next_deadline()]);
+        let keeping = up.keeps.machines.values().map(Keeping::next_deadline);
+        let deadlines =
+            up.pairs.values().map(Pair::next_deadline).chain(cells).chain(keeping).chain([up.log.next_deadline()]);
         let Some(at) = deadlines.flatten().min().filter(|t| *t != Time::NEVER) else { return };
         let at = k.clock.when(at).max(self.now + 1);
         let Some(up) = &mut k.up else { return };
@@ -341,6 +354,8 @@ impl World {
         let pairs: Vec<usize> = up.pairs.iter().filter(|(_, p)| due(p.next_deadline())).map(|(o, _)| *o).collect();
         let cells: Vec<CellId> =
             up.seats.iter().filter(|(_, s)| due(s.cell.next_deadline())).map(|(c, _)| *c).collect();
+        let kept = up.keeps.machines.iter().filter(|(_, k)| due(k.next_deadline())).map(|(c, _)| *c);
+        self.local.extend(kept.map(|cell| Local::Look(node, cell)));
         if due(up.log.next_deadline()) {
             up.told = true;
             self.step_log(node, disk::Input::Tick)?;

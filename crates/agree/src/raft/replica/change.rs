@@ -189,8 +189,10 @@ impl Replica {
             && self.leader.settled.get(&member).copied().unwrap_or_default() < self.changed
     }
 
-    /// It holds nothing at all: it is sent a snapshot. A member that held something has lost it.
-    pub(super) fn on_blank(&mut self, from: ReplicaId, term: u64, fx: &mut Vec<Effect>) {
+    /// It holds nothing at all: it is sent a snapshot. A member that held something has lost it; unless this was said
+    /// before it held anything, and comes late. Who holds nothing follows nobody, and answers no heartbeat: one that has
+    /// just answered holds something, and one that never has is about to.
+    pub(super) fn on_blank(&mut self, now: Time, from: ReplicaId, term: u64, fx: &mut Vec<Effect>) {
         if !self.is_leader() || term > self.term() {
             return;
         }
@@ -204,7 +206,12 @@ impl Replica {
                 });
             }
             Some(0) | None => {}
-            Some(_) => fx.push(Effect::PeerLossy { replica: from }),
+            Some(_) => {
+                let answered = self.leader.answered.get(&from);
+                if answered.is_some_and(|at| now.since(*at) >= self.config.patience) {
+                    fx.push(Effect::PeerLossy { replica: from });
+                }
+            }
         }
     }
 }

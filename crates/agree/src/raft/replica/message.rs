@@ -92,7 +92,7 @@ impl Replica {
             Body::PieceArrived { index, next } => self.on_piece_arrived(now, from, term, index, next, fx),
             Body::Close { revision, .. } => self.on_asked_to_close(from, term, revision, fx),
             Body::Closed { revision } => self.on_closed(from, term, revision, fx),
-            Body::Blank => self.on_blank(from, term, fx),
+            Body::Blank => self.on_blank(now, from, term, fx),
             Body::Members { index } => self.on_members(from, term, index),
             Body::Lossy => fx.push(Effect::PeerLossy { replica: from }),
         }

@@ -271,7 +271,7 @@ impl Replica {
         if self.is_leader() {
             at = at.min(self.quorum_deadline());
             at = at.min(self.leader.transfer_until.unwrap_or(Time::NEVER));
-        } else if self.may_campaign() {
+        } else if self.may_campaign() || self.has_lost_leader() {
             at = at.min(self.voter.campaign_at.max(self.voter.hold_until));
         }
         (at != Time::NEVER).then_some(at)

@@ -24,6 +24,12 @@ impl Replica {
             && self.outstanding.is_empty()
     }
 
+    /// One that does not vote goes on to believe in a leader that has long gone, or names it no more, if it is not told.
+    pub(super) fn has_lost_leader(&self) -> bool {
+        let raft = &self.raw.raft;
+        !raft.promotable() && raft.leader_id != raft::INVALID_ID && self.voter.bound.is_empty()
+    }
+
     pub(super) fn on_time(&mut self, now: Time, fx: &mut Vec<Effect>) {
         if self.is_leader() {
             if self.leader.transfer_until.is_some_and(|t| now >= t) {
@@ -37,7 +43,13 @@ impl Replica {
                 self.raw.raft.become_follower(term, raft::INVALID_ID);
                 self.drain(now, fx);
             }
-        } else if now >= self.voter.campaign_at.max(self.voter.hold_until) && self.may_campaign() {
+        } else if now < self.voter.campaign_at.max(self.voter.hold_until) {
+            // A voter waits, and so does who only learns.
+        } else if self.has_lost_leader() {
+            let term = self.term();
+            self.raw.raft.become_follower(term, raft::INVALID_ID);
+            self.drain(now, fx);
+        } else if self.may_campaign() {
             self.voter.campaign_at = now + self.config.patience + self.jitter();
             // The only error is of a message that cannot be stepped; this one always can.
             let _ = self.raw.campaign();
