@@ -158,10 +158,12 @@ impl Model<'_> {
         true
     }
 
-    /// Whoever leaves leaves fewer voters behind, if nobody can come in its stead; or fewer are wanted.
+    /// Whoever leaves leaves fewer voters behind, if nobody can come in its stead; or fewer are wanted. Of four, three stay:
+    /// as many have to agree.
     fn shrink(&mut self, t: &mut Thought) -> bool {
         let (target, have) = (self.target(), self.voters().count());
-        let is_told = have > self.wanted() || self.voters().any(|s| s.standing == Standing::Going);
+        let is_even = have > 3 && have.is_multiple_of(2);
+        let is_told = is_even || have > self.wanted() || self.voters().any(|s| s.standing == Standing::Going);
         if have <= target || !is_told {
             return false;
         }

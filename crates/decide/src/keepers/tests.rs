@@ -74,6 +74,8 @@ type Change = fn(&mut Observed);
 fn each_situation_has_its_plan() {
     let table: Vec<(&str, Observed, Change, &str)> = vec![
         ("all is well", observed(5, 3, 0), |_| (), ""),
+        ("four vote, five are wanted, and there is no fifth", observed(4, 4, 0), |o| o.wanted = 5, "1v 2v 3v"),
+        ("four vote, five are wanted, and there is a fifth", observed(5, 4, 0), |o| o.wanted = 5, "1v 2v 3v 4v +5l"),
         ("alone", observed(1, 1, 0), |_| (), ""),
         ("of two one votes and one learns", observed(2, 1, 0), |_| (), "1v +2l"),
         ("and so it stays", observed(2, 1, 1), |_| (), ""),
