@@ -138,7 +138,7 @@ fn any_host_can_lose_its_power_and_then_all_at_once() -> Result<()> {
                         let after = takes_writes(kubectl, &format!("after-{name}-{w}"), cut)?;
                         println!("{name} is off: writes through another gateway {} ms later", after.as_millis());
                     }
-                    // LEASES
+                    until("six pods elsewhere", SOON, || Ok((ready_pods(&writers[0], name)? >= 6).then_some(())))?;
                     println!("{name} is off: all pods run elsewhere {} ms later", cut.elapsed().as_millis());
                     let back = Instant::now();
                     mesh.hosts[n].node.start_again()?;

@@ -51,7 +51,7 @@ fn what_is_acknowledged_survives_all_that_networks_do() -> Result<()> {
         all_have_three_keepers(mesh)?;
 
         // One stands still, and goes on as if nothing had been.
-        for n in 0..3 {
+        for (n, name) in NAMES.iter().enumerate() {
             let others: Vec<Kubectl> = (0..3).filter(|m| *m != n).map(|m| all[m].clone()).collect();
             let host = &mesh.hosts[n];
             let during = || {
@@ -60,23 +60,21 @@ fn what_is_acknowledged_survives_all_that_networks_do() -> Result<()> {
                 let frozen = Instant::now();
                 for (m, kubectl) in others.iter().enumerate() {
                     let after = takes_writes(kubectl, &format!("frozen-{n}-{m}"), frozen)?;
-                    println!("{} is frozen: writes through another {} ms later", NAMES[n], after.as_millis());
+                    println!("{name} is frozen: writes through another {} ms later", after.as_millis());
                 }
                 // Longer than anybody waits for it.
                 until("twenty seconds", SOON, || Ok((frozen.elapsed() > Duration::from_secs(20)).then_some(())))?;
                 host.machine.thaw()?;
                 let thawed = Instant::now();
                 let after = takes_writes(&all[n], &format!("thawed-{n}"), thawed)?;
-                println!("{} is thawed: it takes writes {} ms later", NAMES[n], after.as_millis());
+                println!("{name} is thawed: it takes writes {} ms later", after.as_millis());
                 Ok(())
             };
-            written
-                .meanwhile(&format!("frozen-{n}"), &others, during)
-                .with_context(|| format!("{} frozen", NAMES[n]))?;
+            written.meanwhile(&format!("frozen-{n}"), &others, during).with_context(|| format!("{name} frozen"))?;
         }
 
         // All are started anew, one after the other.
-        for n in 0..3 {
+        for (n, name) in NAMES.iter().enumerate() {
             let others: Vec<Kubectl> = (0..3).filter(|m| *m != n).map(|m| all[m].clone()).collect();
             let node = &mut mesh.hosts[n].node;
             let during = || {
@@ -84,7 +82,7 @@ fn what_is_acknowledged_survives_all_that_networks_do() -> Result<()> {
                 node.stop()?;
                 node.start_again().map(drop)
             };
-            written.meanwhile(&format!("anew-{n}"), &others, during).with_context(|| format!("{} anew", NAMES[n]))?;
+            written.meanwhile(&format!("anew-{n}"), &others, during).with_context(|| format!("{name} anew"))?;
         }
         for host in &mesh.hosts {
             written.are_all_at(&host.kubectl)?;

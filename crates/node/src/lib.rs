@@ -19,6 +19,7 @@ pub mod errand;
 pub mod gateway;
 pub mod genesis;
 pub mod keeping;
+pub mod leases;
 pub mod life;
 pub mod nodes;
 pub mod pods;

@@ -289,6 +289,7 @@ impl Task {
         let now = clock::now().mono;
         if let Message::Beacon(beacon) = message {
             let before = self.beacons.insert(from, (beacon.clone(), now));
+            self.driver.spoke(from);
             // That it goes on is no news.
             let same = |b: &Beacon| Beacon { up_ms: beacon.up_ms, ..b.clone() } == beacon;
             if !before.is_some_and(|(b, _)| same(&b)) {

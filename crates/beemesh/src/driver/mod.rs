@@ -10,6 +10,7 @@ pub(crate) mod clock;
 pub(crate) mod errands;
 pub(crate) mod fanout;
 mod keep;
+mod lapses;
 pub(crate) mod seat;
 pub(crate) mod timers;
 mod watched;

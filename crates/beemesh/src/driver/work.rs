@@ -17,6 +17,7 @@ use node::bundle::Bundle;
 use node::cell::{Change, Objects, Role};
 use node::controllers::{self, Controllers};
 use node::errand::ErrandId;
+use node::leases::{self, Leases};
 use node::life::{self, Pulse};
 use node::nodes::{self, News, Nodes};
 use node::pods::{self, Pods};
@@ -42,6 +43,7 @@ pub(crate) enum Who {
     Pods,
     Nodes,
     Pulse,
+    Leases,
 }
 
 macro_rules! machine {
@@ -70,9 +72,9 @@ machine!(Reflector, reflector::Input, reflector::Effect);
 machine!(Pulse, life::Input, life::Effect);
 
 /// What works beside a cell that leads here.
-struct Leading {
+pub(super) struct Leading {
     term: u64,
-    controllers: Arc<Seat<Controllers>>,
+    pub(super) controllers: Arc<Seat<Controllers>>,
     /// Only a namespace has pods.
     scheduling: Option<Arc<Seat<Leader>>>,
 }
@@ -106,7 +108,9 @@ pub(crate) struct Work {
     errands: Errands,
     handle: Handle,
     away: OnceLock<Arc<Away>>,
-    leading: RwLock<BTreeMap<CellId, Leading>>,
+    pub(super) leading: RwLock<BTreeMap<CellId, Leading>>,
+    /// Held while their news is told; taken before `leading`.
+    pub(super) leases: Mutex<Leases>,
     /// What is known of the hive's Nodes, wherever their cell is led.
     nodes: Mutex<Nodes>,
     reflector: OnceLock<Arc<Seat<Reflector>>>,
@@ -118,7 +122,7 @@ pub(crate) struct Work {
     worker: OnceLock<Arc<Seat<Worker>>>,
     pods: OnceLock<Arc<Seat<Pods>>>,
     runtime: OnceLock<Arc<Runtime>>,
-    timers: Arc<Timers<Who>>,
+    pub(super) timers: Arc<Timers<Who>>,
     chance: Mutex<Chance>,
 }
 
@@ -138,6 +142,7 @@ impl Work {
             handle,
             away: OnceLock::new(),
             leading: RwLock::default(),
+            leases: Mutex::new(Leases::new(node)),
             nodes: Mutex::new(Nodes::new(node)),
             reflector: OnceLock::new(),
             watching: Mutex::default(),
@@ -202,6 +207,7 @@ impl Work {
             l.controllers.clone()
         });
         self.timers.set(Who::Scheduling(cell), None);
+        self.hosts_no_more(cell);
         if let Some(controllers) = controllers {
             controllers.post(controllers::Input::Leading(false));
         }
@@ -210,6 +216,7 @@ impl Work {
     /// The cell is kept here no more.
     pub(crate) fn gone(&self, cell: CellId) {
         write(&self.leading).remove(&cell);
+        self.hosts_no_more(cell);
         self.timers.set(Who::Controllers(cell), None);
         self.timers.set(Who::Scheduling(cell), None);
     }
@@ -252,6 +259,7 @@ impl Work {
     /// Root's configuration is now this.
     pub(crate) fn bundle_is(&self, bundle: &Arc<Bundle>) {
         *lock(&self.bundle) = bundle.clone();
+        self.members_are(bundle);
         let seats: Vec<_> = read(&self.leading).values().map(|l| l.controllers.clone()).collect();
         for seat in seats {
             seat.post(controllers::Input::Bundle(bundle.clone()));
@@ -374,6 +382,9 @@ impl Work {
             scheduling.post(scheduling::LeaderInput::Nodes(candidates.clone()));
         }
         drop(nodes);
+        if matches!(role, Role::Namespace(_)) {
+            self.hosts_for(cell);
+        }
         seats
     }
 
@@ -435,6 +446,7 @@ impl Work {
                     seat.post(reflector::Input::Tick);
                 }
             }
+            Who::Leases => self.leases_are(leases::Input::Tick),
             Who::Pulse => {
                 if let Some(seat) = self.pulse.get() {
                     seat.post(life::Input::Tick);

@@ -13,6 +13,7 @@ pub mod endpoint_slices;
 pub mod endpoints;
 pub mod events;
 pub mod garbage;
+pub mod hosting;
 pub mod kubernetes_service;
 pub mod mirroring;
 pub mod namespace;

@@ -137,6 +137,12 @@ impl Pod {
         self.ready_since.is_some()
     }
 
+    /// It as it is to be taken while its node is silent: whatever it said last, it serves nobody.
+    #[must_use]
+    pub fn unserving(&self) -> Pod {
+        Pod { ready_since: None, ..self.clone() }
+    }
+
     /// Whether its labels satisfy a selector.
     pub fn is_selected(&self, selector: &LabelSelector) -> bool {
         selector.matches(|k| self.meta.label(k))

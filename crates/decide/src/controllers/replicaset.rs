@@ -1,5 +1,6 @@
 //! ReplicaSet: as many pods of one template as it says.
 
+use super::hosting::Hosting;
 use super::{Act, Plan, Pod, Refused, adopt, is_terminating, release, text};
 use super::{Action, owner_reference};
 use base::Wall;
@@ -11,21 +12,46 @@ use std::time::Duration;
 /// At most this many pods are made or removed by one plan, as kube-controller-manager's burst.
 pub const BURST: usize = 500;
 
-/// What a ReplicaSet needs, given the pods it controls and those that nobody does, and `related`, the
-/// active pods of all ReplicaSets of its owner.
+/// What there is beside a ReplicaSet.
+pub struct Beside<'a> {
+    /// The pods it controls and those that nobody does.
+    pub pods: &'a [&'a Pod],
+    /// The active pods of all ReplicaSets of its owner.
+    pub related: &'a [&'a Pod],
+    /// What is known of the nodes they run on.
+    pub hosting: &'a Hosting,
+    /// Its pods may run twice for a while ([`super::hosting::may_run_twice`]).
+    pub may_run_twice: bool,
+    /// The last write in its name, if it was refused.
+    pub refused: Option<&'a Refused>,
+}
+
+/// The pods that are to be counted.
+struct Counted<'a> {
+    /// Those that count as there, wherever they run. That of a silent node counts until its lease lapses, as far as pods
+    /// would be missing without it; if it must not run twice, until it is deleted.
+    there: Vec<&'a Pod>,
+    /// Those of them that could be too many: there is no doubt that they are there, or they count in any case.
+    sure: Vec<&'a Pod>,
+    /// Those that are left to their node, which is silent.
+    left: Vec<&'a Pod>,
+}
+
+/// What a ReplicaSet needs.
 ///
 /// Pods that match its selector and have no controller are adopted; its own that no longer match are
 /// let go; too few are made, too many removed, the least valuable first; the status says what is there.
-/// Replacement waits for nothing: a pod that is being deleted no longer counts. After a refusal only
-/// the status is written, which tells of it.
-pub fn plan(set: &Tree, pods: &[&Pod], related: &[&Pod], refused: Option<&Refused>, now: Wall) -> Plan {
+/// Replacement waits for nothing: a pod that is being deleted no longer counts, nor one whose node's hosting lease has
+/// lapsed, if it may run twice. Such a pod is not deleted: if its node is back before anybody else deletes it, what is then
+/// too much is removed as ever. After a refusal only the status is written, which tells of it.
+pub fn plan(set: &Tree, beside: &Beside<'_>, now: Wall) -> Plan {
     let mut plan = Plan::default();
     let uid = text(&set["metadata"]["uid"]);
     let selector = LabelSelector::from_tree(&set["spec"]["selector"]).unwrap_or_default();
     let going = is_terminating(set);
     let mut mine: Vec<&Pod> = Vec::new();
     let mut adopting = 0;
-    for pod in pods.iter().copied() {
+    for pod in beside.pods.iter().copied() {
         let matches = pod.is_selected(&selector);
         match pod.controller() {
             Some(owner) if owner == uid => {
@@ -40,34 +66,61 @@ pub fn plan(set: &Tree, pods: &[&Pod], related: &[&Pod], refused: Option<&Refuse
             None if matches && pod.is_active() && !going => {
                 plan.because(format!("{} matches and has no controller", pod.name));
                 plan.actions.push(adopt(pod.target(), set));
-                adopting += 1;
+                adopting += usize::from(!(beside.may_run_twice && beside.hosting.is_lost(pod)));
             }
             None => {}
         }
     }
     let active: Vec<&Pod> = mine.iter().copied().filter(|p| p.is_active()).collect();
-    if !going && refused.is_none() {
-        manage(set, &active, adopting, related, now, &mut plan);
+    let counted = Counted::of(&active, adopting, wanted(set), beside);
+    if !going && beside.refused.is_none() {
+        manage(set, &counted, adopting, beside, now, &mut plan);
     }
     let leaving = mine.iter().filter(|p| p.is_terminating() && !p.is_finished()).count();
-    status(set, &active, leaving, refused, now, &mut plan);
+    status(set, &counted.there, leaving, beside, now, &mut plan);
     plan
 }
 
+fn wanted(set: &Tree) -> usize {
+    usize::try_from(set["spec"]["replicas"].as_i64().unwrap_or(1)).unwrap_or(0)
+}
+
+impl<'a> Counted<'a> {
+    fn of(active: &[&'a Pod], adopting: usize, want: usize, beside: &Beside<'_>) -> Counted<'a> {
+        let hosting = beside.hosting;
+        // Where none is wanted nobody waits for a node to come back.
+        if !beside.may_run_twice || want == 0 {
+            return Counted { there: active.to_vec(), sure: active.to_vec(), left: Vec::new() };
+        }
+        let (mut left, mut there): (Vec<&Pod>, Vec<&Pod>) = active.iter().partition(|p| hosting.is_lost(p));
+        let sure = there.iter().copied().filter(|p| !hosting.is_doubtful(p)).collect();
+        if !hosting.lapsed {
+            let short = want.saturating_sub(there.len() + adopting).min(left.len());
+            there.extend(left.drain(..short));
+        }
+        Counted { there, sure, left }
+    }
+}
+
 /// Makes what is missing, removes what is too much.
-fn manage(set: &Tree, active: &[&Pod], adopting: usize, related: &[&Pod], now: Wall, plan: &mut Plan) {
-    let want = usize::try_from(set["spec"]["replicas"].as_i64().unwrap_or(1)).unwrap_or(0);
-    let have = active.len() + adopting;
+fn manage(set: &Tree, counted: &Counted<'_>, adopting: usize, beside: &Beside<'_>, now: Wall, plan: &mut Plan) {
+    let want = wanted(set);
+    let have = counted.there.len() + adopting;
+    let sure = counted.sure.len() + adopting;
     if have < want {
         let missing = (want - have).min(BURST);
-        plan.because(format!("{have} of {want} pods: making {missing}"));
+        let without = match counted.left.len() {
+            0 => String::new(),
+            n => format!(", without {n} on nodes whose hosting leases have lapsed"),
+        };
+        plan.because(format!("{have} of {want} pods{without}: making {missing}"));
         plan.teller = Some(set.clone());
         plan.actions.push(Action::CreateMany { tree: new_pod(set), count: missing });
-    } else if have > want {
-        let surplus = (have - want).min(BURST).min(active.len());
-        plan.because(format!("{have} of {want} pods: removing {surplus}"));
+    } else if sure > want {
+        let surplus = (sure - want).min(BURST).min(counted.sure.len());
+        plan.because(format!("{sure} of {want} pods: removing {surplus}"));
         plan.teller = Some(set.clone());
-        for pod in least_valuable(active, related, now).into_iter().take(surplus) {
+        for pod in least_valuable(&counted.sure, beside, now).into_iter().take(surplus) {
             plan.delete(pod.target());
         }
     }
@@ -93,9 +146,12 @@ fn new_pod(set: &Tree) -> Tree {
 /// before ready, cheaper to delete first (`controller.kubernetes.io/pod-deletion-cost`), from the node with
 /// most of the related ones, shorter ready, more often restarted, younger (client-go's
 /// ActivePodsWithRanks, KEP-2185 and KEP-2255).
-fn least_valuable<'a>(active: &[&'a Pod], related: &[&Pod], now: Wall) -> Vec<&'a Pod> {
+///
+/// One thing is ours: of pods that are as ready and as dear, those go first whose nodes have been silent a short while ago.
+/// What was made in their place is known to be ready; what they say of themselves may be from before a power cut.
+fn least_valuable<'a>(active: &[&'a Pod], beside: &Beside<'_>, now: Wall) -> Vec<&'a Pod> {
     let mut crowd: std::collections::BTreeMap<&str, usize> = std::collections::BTreeMap::new();
-    for p in related {
+    for p in beside.related {
         *crowd.entry(&p.node).or_default() += 1;
     }
     // Ages count in doublings, so that pods of about one age are told apart by chance (their uid), not
@@ -105,8 +161,9 @@ fn least_valuable<'a>(active: &[&'a Pod], related: &[&Pod], now: Wall) -> Vec<&'
         (
             !p.node.is_empty(),
             p.phase,
-            p.is_ready(),
+            p.is_ready() && !beside.hosting.is_silent(p),
             p.deletion_cost,
+            !beside.hosting.has_returned(p),
             std::cmp::Reverse(crowd.get(&*p.node).copied().unwrap_or(0)),
             p.ready_since.map(doublings),
             std::cmp::Reverse(p.restarts),
@@ -119,14 +176,14 @@ fn least_valuable<'a>(active: &[&'a Pod], related: &[&Pod], now: Wall) -> Vec<&'
     order
 }
 
-fn status(set: &Tree, active: &[&Pod], leaving: usize, refused: Option<&Refused>, now: Wall, plan: &mut Plan) {
+fn status(set: &Tree, there: &[&Pod], leaving: usize, beside: &Beside<'_>, now: Wall, plan: &mut Plan) {
     let min_ready = Duration::from_secs(set["spec"]["minReadySeconds"].as_u64().unwrap_or(0));
     let template = LabelSelector::from_tree(&json!({"matchLabels": set["spec"]["template"]["metadata"]["labels"]}))
         .unwrap_or_default();
     let (mut full, mut ready, mut available) = (0, 0, 0);
-    for pod in active {
+    for pod in there {
         full += i64::from(pod.is_selected(&template));
-        let Some(since) = pod.ready_since else { continue };
+        let Some(since) = pod.ready_since.filter(|_| !beside.hosting.is_silent(pod)) else { continue };
         ready += 1;
         if min_ready.is_zero() || now.since(since) >= min_ready {
             available += 1;
@@ -138,12 +195,12 @@ fn status(set: &Tree, active: &[&Pod], leaving: usize, refused: Option<&Refused>
     if !status.is_object() {
         status = json!({});
     }
-    status["replicas"] = json!(active.len());
+    status["replicas"] = json!(there.len());
     status["terminatingReplicas"] = json!(leaving);
     for (field, n) in [("fullyLabeledReplicas", full), ("readyReplicas", ready), ("availableReplicas", available)] {
         put_count(&mut status, field, n);
     }
-    failure(&mut status, refused, now);
+    failure(&mut status, beside.refused, now);
     status["observedGeneration"] = set["metadata"]["generation"].clone();
     if status != set["status"] {
         let mut tree = set.clone();
@@ -195,6 +252,10 @@ pub(crate) fn put_count(status: &mut Tree, field: &str, n: i64) {
 }
 
 #[cfg(test)]
+#[path = "replicaset_hosting_tests.rs"]
+mod hosting_tests;
+
+#[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
@@ -221,8 +282,11 @@ mod tests {
     /// The plan for a set beside these pods, which alone are related.
     fn plan(set: &Tree, pods: &[Tree], now: Wall) -> Plan {
         let pods: Vec<Pod> = pods.iter().map(Pod::of_tree).collect();
-        let active: Vec<&Pod> = pods.iter().filter(|p| p.is_active()).collect();
-        super::plan(set, &pods.iter().collect::<Vec<_>>(), &active, None, now)
+        let related: Vec<&Pod> = pods.iter().filter(|p| p.is_active()).collect();
+        let pods: Vec<&Pod> = pods.iter().collect();
+        let hosting = Hosting::default();
+        let beside = Beside { pods: &pods, related: &related, hosting: &hosting, may_run_twice: true, refused: None };
+        super::plan(set, &beside, now)
     }
 
     fn ready(at: Wall) -> Tree {
@@ -312,7 +376,10 @@ mod tests {
     #[test]
     fn a_refusal_is_a_condition_until_what_was_refused_is_done() {
         let refused = Refused { act: Act::Create, message: "exceeded quota".into(), taken: false };
-        let told = super::plan(&set(1), &[], &[], Some(&refused), NOW);
+        let hosting = Hosting::default();
+        let beside =
+            Beside { pods: &[], related: &[], hosting: &hosting, may_run_twice: true, refused: Some(&refused) };
+        let told = super::plan(&set(1), &beside, NOW);
         let [Action::UpdateStatus { tree }] = told.actions.as_slice() else { panic!("nothing else is tried") };
         let c = &tree["status"]["conditions"][0];
         assert_eq!((&c["reason"], &c["message"]), (&json!("FailedCreate"), &json!("exceeded quota")));

@@ -9,6 +9,7 @@
 //! It holds nothing that cannot be made again from the cell: a new leader begins with a look at
 //! everything.
 
+mod hosts;
 mod index;
 mod queue;
 mod recorder;
@@ -23,6 +24,7 @@ use crate::cell::{Change, Objects, Role};
 use crate::errand::{self, Answered, Errand, ErrandId};
 use crate::life::{Heard, SignOfLife};
 use base::{CellId, NodeId, Now, Revision, Time};
+use decide::controllers::hosting::Hosting;
 use index::Index;
 use objects::Tree;
 use objects::allotment::Reserved;
@@ -124,6 +126,9 @@ pub enum Input {
     /// Nodes with taints that drive pods away, and all their taints: of the registry's Nodes. Only the cell of
     /// a namespace need be told.
     Taints(Taints),
+    /// What is known of the nodes' hosting leases ([`crate::leases`]), whenever something else is and when the cell has
+    /// begun to lead: only the cell of a namespace need be told. Until it was told no node is silent.
+    Hosting(Hosting),
     /// A sign of life has come from a node. The registry's controllers call one silent of which none came for
     /// 40 s; others need not be told.
     Heard {
@@ -234,6 +239,7 @@ pub struct Controllers {
     ending: Ending,
     gateways: Gateways,
     taints: Taints,
+    hosting: Hosting,
     /// When each node was heard of last.
     heard: Heard,
     /// Since when the cell leads here.
@@ -273,6 +279,7 @@ impl Controllers {
             ending: Ending::default(),
             gateways: Gateways::default(),
             taints: Taints::default(),
+            hosting: Hosting::default(),
             heard: Heard::default(),
             since: Time::ZERO,
             serviceless: BTreeSet::new(),
@@ -294,6 +301,7 @@ impl Controllers {
             Input::Bundle(bundle) => self.bundle_changed(bundle),
             Input::Heard { from, sign } => self.heard.hear(from, &sign, now.mono),
             Input::Taints(taints) => self.taints_changed(taints),
+            Input::Hosting(hosting) => self.hosting_changed(hosting),
             Input::Gateways { addresses, port } => self.gateways_changed(&addresses, port),
             Input::Answered { id, answer } => self.answered(id, answer, fx),
             Input::Tick => {}
@@ -350,6 +358,8 @@ impl Controllers {
         self.leading = leading;
         self.since = self.now.mono;
         self.objects = None;
+        // Whoever led before knew other leases.
+        self.hosting = Hosting::default();
         self.index = Index::default();
         self.recorder.clear();
         self.ending = Ending::default();

@@ -10,6 +10,7 @@ use objects::allotment::{self, Item, Wanted};
 use objects::kinds;
 use objects::record::{Meta, Stored};
 use objects::request::Key;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -165,13 +166,15 @@ impl Controllers {
         };
         let service = service.tree();
         let have = have.map(|h| h.tree());
-        endpoints::plan(&service, &self.selected(&service), have.as_ref())
+        let pods = self.selected(&service);
+        endpoints::plan(&service, &pods.iter().map(|p| &**p).collect::<Vec<_>>(), have.as_ref())
     }
 
     pub(super) fn plan_slices(&self, objects: &Objects, service: &Stored) -> Plan {
         let service = service.tree();
         let name = service["metadata"]["name"].as_str().unwrap_or_default();
-        endpoint_slices::plan(&service, &self.selected(&service), &slices_of(objects, name))
+        let pods = self.selected(&service);
+        endpoint_slices::plan(&service, &pods.iter().map(|p| &**p).collect::<Vec<_>>(), &slices_of(objects, name))
     }
 
     pub(super) fn plan_mirror(&self, objects: &Objects, name: &str, service: Option<&Stored>) -> Plan {
@@ -190,11 +193,12 @@ impl Controllers {
     }
 
     /// The pods a service selects.
-    fn selected(&self, service: &Tree) -> Vec<&Pod> {
+    fn selected(&self, service: &Tree) -> Vec<Cow<'_, Pod>> {
         let Some(selector) = decide::controllers::backends::selector(service) else { return Vec::new() };
         let pairs = service["spec"]["selector"].as_object().into_iter().flatten();
         let pairs: Vec<(&str, &str)> = pairs.filter_map(|(k, v)| Some((k.as_str(), v.as_str()?))).collect();
-        self.index.labelled(&pairs).map(|p| &**p).filter(|p| p.is_selected(&selector)).collect()
+        let chosen = self.index.labelled(&pairs).filter(|p| p.is_selected(&selector));
+        chosen.map(|p| self.serving(p)).collect()
     }
 }
 

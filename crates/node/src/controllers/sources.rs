@@ -152,7 +152,7 @@ impl Controllers {
     }
 
     /// The object's own controller, if it is of this kind.
-    fn add_controller(&mut self, controller: Controller, storage: &str, of: &Meta) {
+    pub(super) fn add_controller(&mut self, controller: Controller, storage: &str, of: &Meta) {
         let is = |o: &&Owner| index::owner_kind(o).is_some_and(|k| k.storage == storage);
         if let Some(owner) = of.controller().filter(is) {
             self.add(controller, Key { storage: storage.into(), name: owner.name.as_ref().into() });
@@ -208,7 +208,10 @@ impl Controllers {
         };
         let related: Vec<&Pod> =
             sets.iter().flat_map(|uid| self.index.pods_of(uid)).map(|p| &**p).filter(|p| p.is_active()).collect();
-        replicaset::plan(&set, &pods, &related, refused, self.now.wall)
+        let may_run_twice = self.may_run_twice(objects, stored, &set);
+        let hosting = &self.hosting;
+        let beside = replicaset::Beside { pods: &pods, related: &related, hosting, may_run_twice, refused };
+        replicaset::plan(&set, &beside, self.now.wall)
     }
 
     fn nodes(&self) -> usize {

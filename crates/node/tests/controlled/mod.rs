@@ -171,8 +171,14 @@ impl World {
 
     /// The cell is led here again.
     pub(crate) fn lead_again(&mut self) {
+        self.lead_again_knowing([]);
+    }
+
+    /// The same, and this is known before anything is looked at.
+    pub(crate) fn lead_again_knowing(&mut self, known: impl IntoIterator<Item = controllers::Input>) {
         self.told.clear();
         self.control(controllers::Input::Leading(true));
+        known.into_iter().for_each(|input| self.control(input));
         let objects = self.latest.clone();
         self.control(controllers::Input::Committed { objects, changes: Arc::default() });
     }
@@ -427,6 +433,11 @@ impl World {
         self.all(kind).iter().map(|o| o["metadata"]["name"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// Binds a pod.
+    pub(crate) fn bind(&mut self, name: &str, binding: Value) {
+        self.ask_at(Verb::Create, "Pod", name, "binding", Some(binding)).unwrap();
+    }
+
     /// Plays the node: every pod that is bound to nothing is bound, runs and is ready; every pod that is
     /// being deleted is gone.
     pub(crate) fn run_pods(&mut self) {
@@ -439,7 +450,7 @@ impl World {
             }
             if pod["spec"]["nodeName"].is_null() {
                 let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": {"kind": "Node", "name": "n1"}});
-                self.ask_at(Verb::Create, "Pod", &name, "binding", Some(binding)).unwrap();
+                self.bind(&name, binding);
             }
             if pod["status"]["phase"] != "Running" {
                 let now = self.now.wall.rfc3339();
