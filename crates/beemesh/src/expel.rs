@@ -76,8 +76,8 @@ struct Target {
 /// Who keeps root, as far as is known here.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum RootKept {
-    /// A replica is here, and says who votes.
-    By(Vec<NodeId>),
+    /// A replica is here, and says who votes; each with whether it is this node or linked to it.
+    By(Vec<(NodeId, bool)>),
     /// None is here. This node led it when it was asked last.
     Led(NodeId),
     /// Nobody has answered.
@@ -103,7 +103,7 @@ pub(crate) async fn expel(backend: &Node, mesh: &Mesh, asked: &Asked) -> Result<
     let target = meant(&asked.node, &members, &revocations).map_err(refuse)?;
     let cut_off = cut_off(backend, mesh, &members, target.node);
     if !target.is_expelled {
-        let root = root_kept(backend);
+        let root = root_kept(backend, mesh);
         may_go(own.node_id(), &target, &members, &revocations, &root).map_err(refuse)?;
         if !cut_off.is_empty() && !asked.force {
             let why = format!(
@@ -221,10 +221,12 @@ fn half_done(target: &Target, status: &Status) -> Refused {
     (Exit::Unreachable, why)
 }
 
-fn root_kept(backend: &Node) -> RootKept {
+fn root_kept(backend: &Node, mesh: &Mesh) -> RootKept {
     let root = backend.driver().founding().root;
     if let Some(seat) = backend.driver().cell(root) {
-        let voters = |keepers: &[Keeper]| keepers.iter().filter(|k| k.votes).map(|k| k.node).collect();
+        let is_there = |node: NodeId| node == backend.identity().node_id() || mesh.peer(node).is_some();
+        let told = |k: &Keeper| (k.node, is_there(k.node));
+        let voters = |keepers: &[Keeper]| keepers.iter().filter(|k| k.votes).map(told).collect();
         return RootKept::By(seat.look(|cell| voters(&cell.member().cell().keepers().now.keepers)));
     }
     let leader = backend.driver().away().and_then(|away| away.leader_of(root));
@@ -324,12 +326,20 @@ fn may_go(
         ));
     }
     match root {
-        RootKept::By(voters) if voters[..] == [target.node] => Err(format!(
+        RootKept::By(voters) if voters.iter().all(|(node, _)| *node == target.node) => Err(format!(
             "{name} alone keeps the mesh's root, and with it all that the mesh knows would be gone: see `beemesh cells`, and expel it when another node keeps root"
         )),
         RootKept::Led(leader) if *leader == target.node => Err(format!(
             "{name} leads the mesh's root, and this node keeps no copy of it that could go on: run `beemesh expel {name}` on a node that keeps root, if there is one (`beemesh cells` shows it)"
         )),
+        RootKept::By(voters)
+            if voters.iter().filter(|(node, is_there)| *is_there && *node != target.node).count() * 2
+                <= voters.len() =>
+        {
+            Err(format!(
+                "without {name} fewer than a majority of those that keep the mesh's root would answer, and nothing could be changed any more, this neither: have another of them answer again first (`beemesh cells` names them, `beemesh nodes` shows which are linked), or wait until one more keeps it"
+            ))
+        }
         RootKept::By(_) | RootKept::Led(_) | RootKept::Unknown => Ok(()),
     }
 }
@@ -398,13 +408,16 @@ mod tests {
             may_go(id(1), &target, &members, revocations, &root)
         };
         assert_eq!(go(2, &[], RootKept::Unknown), Ok(()));
-        assert_eq!(go(1, &[], RootKept::By(vec![id(1)])), Ok(()));
-        assert_eq!(go(1, &[], RootKept::By(vec![id(1), id(2), id(3)])), Ok(()));
+        let by = |of: &[(u8, bool)]| RootKept::By(of.iter().map(|(n, there)| (id(*n), *there)).collect());
+        assert_eq!(go(1, &[], by(&[(1, true)])), Ok(()));
+        assert_eq!(go(1, &[], by(&[(1, true), (2, true), (3, true)])), Ok(()));
+        assert_eq!(go(1, &[], by(&[(1, true), (2, false), (3, true)])), Ok(()), "one that is lost may be expelled");
         assert_eq!(go(1, &[], RootKept::Led(id(1))), Ok(()));
         for (n, revocations, root, words) in [
             (0, &[][..], RootKept::Unknown, "does not expel itself"),
             (1, &[gone(1, "ant")][..], RootKept::Unknown, "the last node with the role authority"),
-            (1, &[][..], RootKept::By(vec![id(2)]), "alone keeps the mesh's root"),
+            (1, &[][..], by(&[(2, true)]), "alone keeps the mesh's root"),
+            (1, &[][..], by(&[(1, true), (2, true), (3, false)]), "fewer than a majority"),
             (1, &[][..], RootKept::Led(id(2)), "leads the mesh's root"),
         ] {
             let why = go(n, revocations, root).unwrap_err();

@@ -298,7 +298,10 @@ fn cells_wait(own: &str, cells: &[crate::cells::CellReport], failed: usize) -> V
         if c.namespace.is_empty() { c.role.clone() } else { format!("{}/{}", c.role, c.namespace) }
     };
     // One that does not know its keepers yet is asked for by somebody.
-    let named_here = |c: &&crate::cells::CellReport| c.keepers.is_empty() || c.keepers.iter().any(|k| k.node_id == own);
+    // While keepers change, those of before vote as well: who goes may be needed yet.
+    let named_here = |c: &&crate::cells::CellReport| {
+        c.changing || c.keepers.is_empty() || c.keepers.iter().any(|k| k.node_id == own)
+    };
     let is_alone = |c: &&crate::cells::CellReport| c.keepers.iter().all(|k| k.node_id == own || !k.votes);
     let (alone, others): (Vec<_>, Vec<_>) = cells.iter().filter(named_here).partition(is_alone);
     let list = |cells: Vec<&crate::cells::CellReport>| named(&cells.into_iter().map(called).collect::<Vec<_>>());

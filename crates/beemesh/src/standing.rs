@@ -173,7 +173,7 @@ async fn found_one(backend: &Node, founding: Founding) -> Result<(), String> {
     if driver.cell(cell).is_none() {
         driver.found(cell);
     }
-    if !driver.leads(cell) {
+    if !driver.has_begun(cell) {
         return Err("its first leader is not elected yet".to_owned());
     }
     object["spec"] = Founding { done: true, ..founding }.spec();

@@ -352,13 +352,11 @@ fn found_or_resume(
     // Root's key and root's log are a founder's; a node that joined keeps what it is asked to.
     let founded = identity.root().is_ok();
     let founding = match mesh::load(data)? {
-        Some(known)
-            if founded && !known.joined && known.complete && !recovered.cells.contains_key(&known.founding.root) =>
-        {
+        Some(known) if founded && !known.joined && known.complete && recovered.frames == 0 => {
             return Err(Coded {
                 exit: Exit::Corrupt,
                 source: anyhow::anyhow!(
-                    "{} holds nothing of the mesh's root, which was there: is a disk not mounted, or was the folder moved? Nothing was changed. Put it back and start again",
+                    "{} holds nothing at all, and the mesh's root was there: is a disk not mounted, or was the folder moved? Nothing was changed. Put it back and start again",
                     data.join("log").display()
                 ),
             }
@@ -378,7 +376,8 @@ fn found_or_resume(
             .into());
         }
     };
-    let first = founded.then(|| genesis::root(ids.stream("root"), now));
+    // Once: what others keep by now is not begun again, whatever is left of it here.
+    let first = (founded && !founding.complete).then(|| genesis::root(ids.stream("root"), now));
     Ok((identity, founding.founding, first))
 }
 

@@ -47,7 +47,7 @@ fn a_read_without_quorum_is_caught() {
 
 #[test]
 fn a_promise_forgotten_over_a_change_of_leader_is_caught() {
-    assert_eq!(caught(Bug::ClosedForgotten, 60).unwrap().0, "frontier");
+    assert_eq!(caught(Bug::ClosedForgotten, 120).unwrap().0, "frontier");
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_change_of_a_node_that_nobody_is_told_of_is_caught() {
 #[test]
 fn a_node_whose_signs_of_life_are_lost_is_caught() {
     // It takes a registry that has been led by one keeper for longer than a node may be silent.
-    assert_eq!(caught(Bug::SignLost, 40).unwrap().0, "nodes");
+    assert_eq!(caught(Bug::SignLost, 80).unwrap().0, "nodes");
 }
 
 #[test]

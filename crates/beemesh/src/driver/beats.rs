@@ -8,6 +8,7 @@ use super::{Driver, clock, lock};
 use agree::heartbeat::{self, Effect, Input, Pair};
 use agree::raft;
 use base::{BootId, CellId, NodeId, Now, Time};
+use identity::Roles;
 use node::cell;
 use node::wire::cell::{Batch, Message, messages};
 use std::collections::BTreeMap;
@@ -116,11 +117,18 @@ impl Driver {
     ///
     /// # Errors
     /// The frame cannot be read: nothing of it was taken.
-    pub(super) fn cells_said(self: &Arc<Self>, from: NodeId, frame: &bytes::Bytes) -> Result<(), agree::DecodeError> {
+    pub(super) fn cells_said(
+        self: &Arc<Self>,
+        from: NodeId,
+        roles: Roles,
+        frame: &bytes::Bytes,
+    ) -> Result<(), agree::DecodeError> {
         for message in messages(frame)? {
             match message {
                 Ok(Message::Raft(message)) => {
-                    if let Some(seat) = self.cell(message.cell) {
+                    if !roles.contains(self.keepers_role(message.cell)) {
+                        tracing::warn!(node = %from, %roles, cell = %message.cell, "a node spoke for a replica without the role for it: it was not listened to");
+                    } else if let Some(seat) = self.cell(message.cell) {
                         // A full inbox loses it; it is said again.
                         let _ = seat.offer(cell::Input::Message { from, message });
                     }

@@ -3,6 +3,7 @@
 //! One task has the machines of all cells ([`node::keeping::Keeping`]) and looks at each when it is due or something of it
 //! has changed. It tells every member of the mesh now and then how this node is, and hears the same of them.
 
+use super::seat::Seat;
 use super::{Driver, clock, lock};
 use agree::cell as agreed;
 use agree::raft;
@@ -200,7 +201,8 @@ impl Task {
         let view = seat.look(View::of);
         let authority = cell == self.driver.founding.root;
         let mut fx = Vec::new();
-        let known = self.known_for(now, authority);
+        let is_old = self.cells.get(&cell).is_none_or(|beside| beside.version != self.version);
+        let known = if is_old { self.known_for(now, authority) } else { None };
         let lossy: Vec<ReplicaId> =
             lock(&self.driver.keep.lossy).extract_if(.., |(c, _)| *c == cell).map(|(_, replica)| replica).collect();
         let (node, chance) = (self.driver.node, &self.chance);
@@ -210,7 +212,7 @@ impl Task {
             version: 0,
             heard: Time::ZERO,
         });
-        if let Some(known) = known.filter(|_| beside.version != self.version) {
+        if let Some(known) = known {
             beside.version = self.version;
             beside.machine.step(now, Input::Nodes(known), &mut fx);
         }
@@ -224,6 +226,10 @@ impl Task {
         let wanted = if authority { None } else { self.driver.keepers_wanted(cell) };
         beside.machine.step(now, Input::Wanted(decide::keepers::voters_wanted(wanted.as_deref())), &mut fx);
         beside.machine.step(now, Input::Look(view), &mut fx);
+        // As long as root may have it begun again, nobody else keeps it.
+        if self.driver.bundle().foundings().any(|f| f.cell == cell) {
+            fx.retain(|e| !matches!(e, Effect::Keep { .. }));
+        }
         self.perform(cell, fx);
         self.wake(cell);
     }
@@ -297,18 +303,22 @@ impl Task {
             }
             return;
         }
-        if !(roles.contains(Roles::KEEPER) || roles.contains(Roles::AUTHORITY)) {
-            tracing::warn!(%from, %roles, "a node spoke about keepers without the role for it: it was not listened to");
+        let Some(cell) = orders::cell_of(&message) else { return };
+        if !roles.contains(self.driver.keepers_role(cell)) {
+            tracing::warn!(%from, %roles, %cell, "a node spoke about keepers without the role for it: it was not listened to");
             return;
         }
-        let Some(cell) = orders::cell_of(&message) else { return };
         let here = self.driver.here(cell);
         match orders::told(from, &message, here) {
             None => {}
             Some(Do::Begin { cell, replica, purpose }) => self.driver.begin_life(cell, replica, purpose),
             Some(Do::Answer(answer)) => self.say(from, &answer),
             Some(Do::End(cell)) => {
-                if let (Some(seat), Message::End { replica, .. }) = (self.driver.cell(cell), &message) {
+                // Whoever hears a leader obeys that one alone.
+                let other = |seat: &Arc<Seat<Cell>>| seat.look(Cell::leader).is_some_and(|leader| leader != from);
+                if let (Some(seat), Message::End { replica, .. }) =
+                    (self.driver.cell(cell).filter(|seat| !other(seat)), &message)
+                {
                     tracing::info!(%cell, by = %from, "this node keeps a cell no more");
                     self.ordered.insert(cell, (from, *replica));
                     seat.post(cell::Input::End);
@@ -327,30 +337,43 @@ impl Task {
         }
     }
 
-    /// To this node itself it is said at once.
+    /// To this node itself it is said as to others.
     fn say(&self, node: NodeId, message: &Message) {
-        if let Some(away) = self.driver.away().filter(|_| node != self.driver.node) {
+        if node == self.driver.node {
+            // What is lost is said again.
+            let _ = self.driver.keep.said.try_send((node, Roles::ALL, message.clone()));
+        } else if let Some(away) = self.driver.away() {
             away.keep(node, message);
         }
     }
 
     fn beacon(&mut self, now: Time) {
         let all = self.driver.all();
-        let looked = all.iter().map(|s| s.look(|c| (c.is_leading(), c.member().replica().is_lossy())));
-        let (leads, lossy): (Vec<bool>, Vec<bool>) = looked.unzip();
+        let leads = all.iter().filter(|s| s.look(Cell::is_leading)).count();
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let beacon = Beacon {
             boot: self.driver.keep.boot,
             up_ms: u64::try_from(now.since(self.began).as_millis()).unwrap_or(u64::MAX),
             zone: String::new(),
-            is_lossy: lossy.contains(&true),
+            // Replicas say themselves what they have lost, and begin anew in their own place.
+            is_lossy: false,
             cells: count(all.len()),
-            leads: count(leads.iter().filter(|l| **l).count()),
+            leads: count(leads),
             snapshots: 0,
         };
         let message = Message::Beacon(beacon.clone());
         let own = self.driver.node;
-        self.known.1.keys().filter(|n| **n != own).for_each(|n| self.say(*n, &message));
+        // As long as root is not known, to those this node has met, and that keep what it keeps.
+        let met = || {
+            let keepers = |c: &Cell| c.member().cell().keepers().now.keepers.iter().map(|k| k.node).collect::<Vec<_>>();
+            let beside = all.iter().flat_map(|s| s.look(keepers));
+            beside.chain(self.driver.away().into_iter().flat_map(|a| a.contacts())).collect()
+        };
+        let to: BTreeSet<NodeId> = match self.known.1.is_empty() {
+            true => met(),
+            false => self.known.1.keys().copied().collect(),
+        };
+        to.into_iter().filter(|n| *n != own).for_each(|n| self.say(n, &message));
         self.take(own, Roles::NONE, message);
         self.beacons.retain(|n, _| self.known.1.contains_key(n) || *n == own);
     }
@@ -441,7 +464,6 @@ impl Driver {
 
     /// Begins a life of a cell that others keep: a replica that waits for a snapshot.
     fn begin_life(self: &Arc<Self>, cell: CellId, replica: ReplicaId, purpose: Purpose) {
-        tracing::info!(%cell, ?replica, role = ?purpose.role, "this node is to keep a cell");
         let named = match &purpose.role {
             Role::Namespace(name) => {
                 let bundle = self.bundle();
@@ -454,9 +476,15 @@ impl Driver {
         if !named {
             return;
         }
+        tracing::info!(%cell, ?replica, role = ?purpose.role, "this node is to keep a cell");
         if let Err(error) = self.seat(cell, purpose, super::Begins::Joins(replica)) {
             tracing::error!(%cell, "{error:#}");
         }
+    }
+
+    /// The role it takes to keep a cell.
+    pub(super) fn keepers_role(&self, cell: CellId) -> Roles {
+        if cell == self.founding.root { Roles::AUTHORITY } else { Roles::KEEPER }
     }
 
     /// How many keepers a namespace asks for, as its annotation says.

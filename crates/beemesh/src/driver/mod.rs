@@ -309,6 +309,11 @@ impl Driver {
         }
     }
 
+    /// Whether a cell here holds what its first leader committed.
+    pub(crate) fn has_begun(&self, cell: CellId) -> bool {
+        self.cell(cell).is_some_and(|seat| seat.look(|c| c.state().revision() > Revision::ZERO))
+    }
+
     /// Ends the timers; no deadline is met any more.
     pub(crate) fn stop(&self) {
         self.timers.stop();
@@ -594,8 +599,13 @@ impl Driver {
         let asked: Vec<_> = {
             let mut recovered = lock(&self.recovered);
             let own = [self.founding.root, self.founding.registry];
-            recovered.retain(|id, _| named.contains_key(id) || own.contains(id));
-            lock(&self.failed).retain(|id, _| named.contains_key(id) || own.contains(id));
+            // One that was named after this bundle is not missing from it; one that does not say when it was is kept, too.
+            let since = |f: &Found, id: CellId| {
+                agreed::recorded(id, &f.records).ok().flatten().and_then(|s| Purpose::decode(&s.purpose))
+            };
+            let is_over = |id: &CellId, f: &Found| since(f, *id).is_some_and(|p| p.since <= bundle.number());
+            recovered.retain(|id, found| named.contains_key(id) || own.contains(id) || !is_over(id, found));
+            lock(&self.failed).retain(|id, _| recovered.contains_key(id) || named.contains_key(id) || own.contains(id));
             lock(&self.parked).extract_if(.., |(cell, ..)| !recovered.contains_key(cell)).collect()
         };
         for (cell, question, ..) in asked {
@@ -619,6 +629,8 @@ impl Driver {
     }
 
     fn unseat(&self, id: CellId) {
+        // Nobody seats another life of it before all of this one is gone.
+        let seating = lock(&self.seating);
         write(&self.cells).remove(&id);
         write(&self.roles).remove(&id);
         if let Some(work) = self.work.get() {
@@ -626,6 +638,7 @@ impl Driver {
         }
         self.timers.set(id, None);
         write(&self.led).remove(&id);
+        drop(seating);
         self.watched.end(id, false);
         let waiting: Vec<Caller> = lock(&self.callers).extract_if(|_, c| c.cell == id).map(|(_, c)| c).collect();
         for caller in waiting {
@@ -753,6 +766,8 @@ impl World<Cell> for Driver {
                     self.keep.changed(id);
                     if leads {
                         write(&self.led).insert(id);
+                        // What it was told until now came from elsewhere, and may have ended before its end was noticed.
+                        self.joined.post(across::Told::Lost { cell: id });
                     } else {
                         write(&self.led).remove(&id);
                         self.tellers.end(id, &End::Elsewhere(None));

@@ -86,7 +86,8 @@ impl Model<'_> {
     fn target(&self) -> usize {
         let stays = |s: &&Seat| match s.standing {
             Standing::Going => false,
-            Standing::Draining => s.votes,
+            // Who only learns and does not answer takes nothing away by not being counted.
+            Standing::Draining | Standing::Lost => s.votes,
             _ => true,
         };
         let possible = self.seats.iter().filter(stays).count() + self.candidates().len();

@@ -302,7 +302,11 @@ impl Cell {
             return;
         }
         self.bundle = Arc::new(self.bundle.with(number, shared));
-        fx.push(Effect::Bundle(self.bundle.clone()));
+        // One that begins again and has heard of no leader yet may be far behind. Of several in one step the last counts.
+        if self.leader().is_some() {
+            fx.retain(|e| !matches!(e, Effect::Bundle(_)));
+            fx.push(Effect::Bundle(self.bundle.clone()));
+        }
     }
 
     fn on_dropped(&mut self, now: Now, id: CallId, why: Why, fx: &mut Vec<Effect>) {

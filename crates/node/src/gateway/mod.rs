@@ -81,6 +81,8 @@ impl Retry {
             Outcome::NotLeader => {}
             // Asking again with the same id finds out; the cell remembers what it executed.
             Outcome::Unknown => self.unknown = true,
+            // An answer that invites to try again would be taken for "not executed", and come with another id.
+            Outcome::Busy if self.unknown => {}
             _ => return Next::Give,
         }
         let absent = absent();
@@ -123,6 +125,7 @@ mod tests {
         let late = t0 + Retry::PATIENCE;
         assert!(matches!(r.next(late, &Outcome::NotLeader, none), Next::Refuse(s) if s.code == 503));
         r.next(t0, &Outcome::Unknown, none);
+        assert!(matches!(r.next(t0, &Outcome::Busy, none), Next::WaitUntil(_)), "it may have been executed");
         assert!(matches!(r.next(late, &Outcome::NotLeader, none), Next::Refuse(s) if s.code == 504));
     }
 

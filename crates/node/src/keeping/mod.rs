@@ -100,7 +100,7 @@ pub enum Input {
     Confirmed {
         /// The keeper.
         replica: ReplicaId,
-        /// The epoch; a later one confirms the earlier ones.
+        /// The epoch. A later one than that of the leader's own members says that it leads no more, and confirms nothing.
         epoch: u64,
     },
     /// A node says that it has this life of the cell, and does not find it among the keepers.
@@ -320,7 +320,7 @@ impl Keeping {
             return;
         }
         let epoch = view.now.epoch;
-        let says = |k: &&Keeper| self.confirmed.get(&k.replica).is_some_and(|e| *e >= epoch);
+        let says = |k: &&Keeper| self.confirmed.get(&k.replica).is_some_and(|e| *e == epoch);
         let voters = || view.now.keepers.iter().filter(|k| k.votes);
         if voters().filter(says).count() <= voters().count() / 2 {
             let nodes = voters().filter(|k| !says(k) && k.node != self.node).map(|k| k.node).collect();

@@ -222,9 +222,10 @@ impl Away {
                     (CallEffect::Ask(framed), Some(s)) => {
                         let sent =
                             async { write(&mut s.send, &framed).await.is_ok() && s.send.shutdown().await.is_ok() };
+                        let sent = self.while_heard(node, &goes_on, sent);
                         match timeout(left(calling.next_deadline()), sent).await {
-                            Ok(true) => {}
-                            Ok(false) => calling.step(clock::now(), CallInput::Broken, &mut fx),
+                            Ok(Some(true)) => {}
+                            Ok(Some(false) | None) => calling.step(clock::now(), CallInput::Broken, &mut fx),
                             Err(_) => calling.step(clock::now(), CallInput::Tick, &mut fx),
                         }
                     }

@@ -2,7 +2,7 @@
 
 use super::ask::write;
 use super::{Away, may_know};
-use crate::driver::{Driver, lock};
+use crate::driver::{Driver, clock, lock};
 use crate::net::BUNDLE;
 use base::{NodeId, Revision};
 use identity::Roles;
@@ -17,6 +17,8 @@ use tokio::time::{sleep, timeout};
 
 /// How long a stream that was lost waits before the next, and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// A newer bundle that others have seen is waited for so long.
+const KEEPS_UP_WITHIN: Duration = Duration::from_secs(1);
 /// What one who asks for the bundle says is far shorter.
 const HAVE_BYTES_MAX: usize = 64;
 
@@ -67,7 +69,11 @@ impl Driver {
         let mut pause = AGAIN.0;
         loop {
             let root = self.founding().root;
-            let knows = self.bundle().number() > Revision::ZERO && self.is_led(root) && self.cell(root).is_some();
+            let number = self.bundle().number();
+            let knows = number > Revision::ZERO
+                && number >= away.newest_seen()
+                && self.is_led(root)
+                && self.cell(root).is_some();
             let node = if knows { None } else { away.whom(root) };
             let took = match node.filter(|n| *n != self.node) {
                 Some(node) => self.follow(&away, node).await,
@@ -105,7 +111,11 @@ impl Driver {
                     return new;
                 }
             }
-            let read = away.while_heard(node, || true, receive.read(&mut buffer)).await;
+            // One that does not have what others have is not followed for long.
+            let began = clock::now().mono;
+            let keeps_up =
+                || away.newest_seen() <= self.bundle().number() || clock::now().mono.since(began) < KEEPS_UP_WITHIN;
+            let read = away.while_heard(node, keeps_up, receive.read(&mut buffer)).await;
             let Some(Ok(n @ 1..)) = read else { return new };
             let mut frames = Vec::new();
             if assembler.push(buffer.get(..n).unwrap_or_default(), &mut frames).is_err() {

@@ -126,7 +126,8 @@ impl Ear {
         let bundle = self.driver.bundle().number();
         say(&mut send, &ToCell::Hello { cell: self.cell, epoch: 0, bundle }).await.ok()?;
         let mut frames = Frames::new();
-        let first = timeout(WELCOME_WITHIN, frames.next(&mut receive)).await.ok()??;
+        let first = away.while_heard(node, || true, frames.next(&mut receive));
+        let first = timeout(WELCOME_WITHIN, first).await.ok()???;
         match self.hearing.frame(&first).ok()?? {
             Told::Welcome { bundle, .. } => {
                 self.welcome = true;

@@ -26,6 +26,7 @@ use node::bundle::Bundle;
 use node::life::SignOfLife;
 use node::wire;
 use places::Places;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -38,6 +39,8 @@ pub(crate) struct Away {
     shelf: Mutex<wire::bundle::Shelf>,
     /// A newer bundle is wanted than the one that is here.
     behind: Notify,
+    /// The greatest number of a bundle that another node has spoken of.
+    newest: AtomicU64,
     hearing: Hearing,
 }
 
@@ -50,6 +53,7 @@ impl Away {
             places: Mutex::default(),
             shelf: Mutex::default(),
             behind: Notify::new(),
+            newest: AtomicU64::new(0),
             hearing: Hearing::default(),
         }
     }
@@ -62,6 +66,11 @@ impl Away {
     /// These nodes keep root, as far as is known: they may be asked about every cell.
     pub(crate) fn contacts_are(&self, contacts: Vec<NodeId>) {
         self.places().contacts_are(contacts);
+    }
+
+    /// The nodes that may be asked about every cell.
+    pub(super) fn contacts(&self) -> Vec<NodeId> {
+        self.places().contacts().to_vec()
     }
 
     fn places(&self) -> MutexGuard<'_, Places> {
@@ -96,9 +105,15 @@ impl Away {
 
     /// Has the bundle fetched if a node has a newer one.
     fn saw_bundle(&self, number: Revision) {
+        self.newest.fetch_max(number.get(), Ordering::Relaxed);
         if number > lock(&self.shelf).newest().number() {
             self.wants_bundle();
         }
+    }
+
+    /// The number of the newest bundle that another node has spoken of.
+    fn newest_seen(&self) -> Revision {
+        Revision::from_u64(self.newest.load(Ordering::Relaxed)).unwrap_or_default()
     }
 
     fn wants_bundle(&self) {
@@ -171,10 +186,7 @@ impl Incoming {
             away.hearing.heard(peer.node);
         }
         match protocol {
-            CELL if may_keep(peer.roles) => driver.cells_said(peer.node, &Bytes::copy_from_slice(message))?,
-            CELL => {
-                tracing::warn!(node = %peer.node, roles = %peer.roles, "a node spoke for replicas without the role for it: it was not listened to")
-            }
+            CELL => driver.cells_said(peer.node, peer.roles, &Bytes::copy_from_slice(message))?,
             KEEP => driver.keep.said(peer, wire::keep::Message::decode(&Bytes::copy_from_slice(message))?),
             SCHEDULE => {
                 let message = wire::schedule::Message::decode(&Bytes::copy_from_slice(message))?;
@@ -196,11 +208,6 @@ impl Incoming {
             _ => {}
         }
     }
-}
-
-/// Whether a node may keep cells, root or others.
-fn may_keep(roles: Roles) -> bool {
-    roles.contains(Roles::KEEPER) || roles.contains(Roles::AUTHORITY)
 }
 
 /// Whether a node may be told root's configuration: every member may.

@@ -38,6 +38,11 @@ impl Places {
         Some(node)
     }
 
+    /// All who may be asked.
+    pub(crate) fn contacts(&self) -> &[NodeId] {
+        &self.contacts
+    }
+
     /// All who may be asked, but one.
     pub(crate) fn others(&self, but: NodeId) -> impl Iterator<Item = NodeId> {
         let all: Vec<NodeId> = self.contacts.iter().copied().filter(|n| *n != but).collect();
