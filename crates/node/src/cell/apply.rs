@@ -30,6 +30,10 @@ impl Cell {
                     self.on_member(now, effect, fx);
                 }
             }
+            // Who follows tells once what a batch came to; one that has heard of no leader since it started may be far behind.
+            if self.config.role == Role::Root && self.leader().is_some() {
+                self.tell_bundle(fx);
+            }
             // Only now: entries of one batch are applied together and told one by one, and a promise is told
             // behind all it covers.
             self.settle_closing(fx);
@@ -302,9 +306,15 @@ impl Cell {
             return;
         }
         self.bundle = Arc::new(self.bundle.with(number, shared));
-        // One that begins again and has heard of no leader yet may be far behind. Of several in one step the last counts.
-        if self.leader().is_some() {
-            fx.retain(|e| !matches!(e, Effect::Bundle(_)));
+        if self.leading {
+            self.tell_bundle(fx);
+        }
+    }
+
+    /// Tells the bundle, if it is newer than the one told last.
+    fn tell_bundle(&mut self, fx: &mut Vec<Effect>) {
+        if self.bundle.number() > self.bundle_told {
+            self.bundle_told = self.bundle.number();
             fx.push(Effect::Bundle(self.bundle.clone()));
         }
     }

@@ -379,6 +379,8 @@ pub struct Cell {
     member: Member,
     member_effects: Vec<agreed::Effect>,
     bundle: Arc<Bundle>,
+    /// Of root: the number of the bundle that was told last.
+    bundle_told: Revision,
     genesis: Option<Genesis>,
     leading: bool,
     /// The term it leads in, or last led in.
@@ -447,6 +449,7 @@ impl Cell {
             member,
             member_effects: Vec::new(),
             bundle,
+            bundle_told: Revision::ZERO,
             genesis,
             leading: false,
             term: 0,
