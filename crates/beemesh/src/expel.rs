@@ -248,17 +248,13 @@ fn called(id: NodeId, members: &[(String, Member)]) -> String {
     members.iter().find(|(_, m)| m.node == id).map_or_else(|| id.short(), |(name, _)| name.clone())
 }
 
-fn is_authority(member: &Member) -> bool {
-    kept::roles_of(&member.roles).is_some_and(|roles| roles.contains(Roles::AUTHORITY))
-}
-
 fn is_listed(node: NodeId, revocations: &[Revocation]) -> bool {
     revocations.iter().any(|r| r.node == node)
 }
 
 /// The nodes that may expel, by name.
 fn authorities(members: &[(String, Member)], revocations: &[Revocation]) -> Vec<String> {
-    let may = members.iter().filter(|(_, m)| is_authority(m) && !is_listed(m.node, revocations));
+    let may = members.iter().filter(|(_, m)| kept::is_authority(m) && !is_listed(m.node, revocations));
     may.map(|(name, _)| name.clone()).collect()
 }
 
@@ -319,7 +315,7 @@ fn may_go(
         ));
     }
     let others =
-        |(_, m): &&(String, Member)| is_authority(m) && m.node != target.node && !is_listed(m.node, revocations);
+        |(_, m): &&(String, Member)| kept::is_authority(m) && m.node != target.node && !is_listed(m.node, revocations);
     if target.roles.is_none_or(|r| r.contains(Roles::AUTHORITY)) && !members.iter().any(|m| others(&m)) {
         return Err(format!(
             "{name} is the last node with the role authority, and without one nobody could join or be expelled: let another in with that role first (`beemesh invite` and `beemesh join`)"

@@ -113,9 +113,8 @@ pub(crate) async fn invite(
 async fn contacts(backend: &Node, mesh: &Mesh, advertised: &[SocketAddr]) -> Result<Vec<Contact>, Box<Status>> {
     let own = backend.identity().node_id();
     let mut contacts = vec![Contact { node: own, addresses: join::addresses(mesh, advertised) }];
-    let authority = |roles: &[String]| kept::roles_of(roles).is_some_and(|r| r.contains(Roles::AUTHORITY));
     let others = kept::members(backend).await?.into_iter().map(|(_, m)| m);
-    let others = others.filter(|m| m.node != own && authority(&m.roles) && !m.addresses.is_empty());
+    let others = others.filter(|m| m.node != own && kept::is_authority(m) && !m.addresses.is_empty());
     contacts.extend(others.take(MAX_CONTACTS - 1).map(|m| Contact { node: m.node, addresses: m.addresses }));
     Ok(contacts)
 }

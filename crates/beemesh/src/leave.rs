@@ -15,7 +15,6 @@ use crate::invite::Refused;
 use crate::membership::{self as kept, Wish};
 use anyhow::{Context, Result, anyhow};
 use base::NodeId;
-use identity::Roles;
 use node::errand::Errand;
 use objects::Tree;
 use objects::kinds;
@@ -278,8 +277,7 @@ fn may_leave(own: NodeId, members: &[(String, Member)], pods: &[Pod], force: boo
     if others().next().is_none() {
         return Err("this is the last node of its mesh, and leaving it ends the mesh: give --force if that is meant. Nothing was changed".to_owned());
     }
-    let is_authority = |m: &Member| kept::roles_of(&m.roles).is_some_and(|r| r.contains(Roles::AUTHORITY));
-    if !others().any(is_authority) {
+    if !others().any(kept::is_authority) {
         return Err("no other node has the role authority, and without one nobody could join or be expelled: let another in with that role first (`beemesh invite`, `beemesh join`), or give --force. Nothing was changed".to_owned());
     }
     let alone: Vec<String> = pods.iter().filter(|p| !p.is_replaced && !p.is_ending).map(Pod::called).collect();

@@ -214,6 +214,11 @@ pub(crate) fn roles_of(listed: &[String]) -> Option<Roles> {
     listed.join(",").parse().ok()
 }
 
+/// Whether a member has the role authority.
+pub(crate) fn is_authority(member: &Member) -> bool {
+    roles_of(&member.roles).is_some_and(|roles| roles.contains(Roles::AUTHORITY))
+}
+
 /// A ticket's record, for root.
 pub(crate) fn ticket_listed(r: &TicketRecord) -> membership::TicketRecord {
     membership::TicketRecord {

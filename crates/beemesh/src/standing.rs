@@ -117,7 +117,7 @@ fn meet(backend: &Node, mesh: &Mesh, bundle: &Bundle, last: &[Contact]) -> Vec<C
         return last.to_vec();
     }
     // Those that may keep root know of every cell.
-    members.sort_by_key(|m| !m.roles.iter().any(|r| r == "authority"));
+    members.sort_by_key(|m| !kept::is_authority(m));
     let contacts: Vec<Contact> =
         members.into_iter().map(|m| Contact { node: m.node, addresses: m.addresses }).collect();
     for gone in last.iter().filter(|l| contacts.iter().all(|c| c.node != l.node)) {

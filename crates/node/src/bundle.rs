@@ -98,6 +98,12 @@ impl Bundle {
         self.range(membership::FOUNDING).filter_map(|(_, tree)| Founding::of(tree)).filter(|f| !f.done)
     }
 
+    /// Whether a cell is one of [`Bundle::foundings`].
+    pub fn is_to_begin(&self, cell: CellId) -> bool {
+        let tree = self.get(membership::FOUNDING, &cell.to_string());
+        tree.and_then(|tree| Founding::of(&tree)).is_some_and(|f| !f.done)
+    }
+
     /// The members of the mesh, by name.
     pub fn members(&self) -> impl Iterator<Item = (&Arc<str>, Member)> {
         self.range(membership::MEMBER).filter_map(|(name, tree)| Some((name, Member::of(tree)?)))

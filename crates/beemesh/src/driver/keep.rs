@@ -5,6 +5,7 @@
 
 use super::seat::Seat;
 use super::{Driver, clock, lock};
+use crate::membership as kept;
 use agree::cell as agreed;
 use agree::raft;
 use base::{BootId, CellId, Chance, NodeId, ReplicaId, Revision, Time};
@@ -227,7 +228,7 @@ impl Task {
         beside.machine.step(now, Input::Wanted(decide::keepers::voters_wanted(wanted.as_deref())), &mut fx);
         beside.machine.step(now, Input::Look(view), &mut fx);
         // As long as root may have it begun again, nobody else keeps it.
-        if self.driver.bundle().foundings().any(|f| f.cell == cell) {
+        if self.driver.bundle().is_to_begin(cell) {
             fx.retain(|e| !matches!(e, Effect::Keep { .. }));
         }
         self.perform(cell, fx);
@@ -403,7 +404,7 @@ impl Task {
             return;
         }
         let wanted = |m: &Member| if m.leaving { Wanted::Leaving } else { Wanted::Stays };
-        let roles = |listed: &[String]| listed.join(",").parse::<Roles>().unwrap_or(Roles::NONE);
+        let roles = |listed: &[String]| kept::roles_of(listed).unwrap_or(Roles::NONE);
         let mut members: BTreeMap<NodeId, (Roles, Wanted)> =
             bundle.members().map(|(_, m)| (m.node, (roles(&m.roles), wanted(&m)))).collect();
         for revoked in bundle.list(REVOCATION).into_iter().filter_map(|t| objects::membership::Revocation::of(&t)) {
